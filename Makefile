@@ -1,0 +1,71 @@
+# Each target makes .venv when it is missing; `make demo` and `make test` need Python >= 3.10 and nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.installed
+ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 MPLBACKEND=agg
+
+.PHONY: help demo test lab lint gate test-notebooks test-python bench test-gpu bench-gpu format clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    train a small ATSS detector on procedural scenes (CPU, minutes) and write runs/demo/report.html"
+	@echo "make test    lint, the notebook gate, all notebooks, all tests"
+	@echo "make lab     open JupyterLab on the index notebook"
+	@echo "make bench   measure overlap and assignment against the peers, to bench/results/"
+	@echo "make format  format the notebooks and scripts, export and clean: run before a commit"
+
+$(READY): settings.ini setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "atss_nb needs Python >= 3.10, this is " + sys.version)'
+	@echo "== Making .venv and installing atss_nb with its requirements (PyTorch is large: this takes minutes, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/atss demo
+
+lab: $(READY)
+	@$(BIN)/atss lab
+
+test: $(READY)
+	@$(MAKE) --no-print-directory lint gate test-notebooks test-python
+
+lint: $(READY)
+	@echo "== Lint"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+gate: $(READY)
+	@echo "== Notebooks, package and README agree, and the notebooks are clean"
+	@$(BIN)/python tools/gate.py
+
+test-notebooks: $(READY)
+	@echo "== Notebooks"
+	@$(ONE_THREAD) NUMBA_ENABLE_CUDASIM=1 timeout 1200 $(BIN)/nbdev_test --n_workers 2 --timing
+
+test-python: $(READY)
+	@echo "== Tests"
+	@$(ONE_THREAD) timeout 1800 $(BIN)/pytest -q --numprocesses 2 --durations 10 tests
+
+test-gpu: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,cuda]"
+	@$(BIN)/pytest -q tests/test_geometry_cuda.py
+
+bench: $(READY)
+	@$(BIN)/python bench/overlap.py
+	@$(BIN)/python bench/assign.py
+
+bench-gpu: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,cuda]"
+	@$(BIN)/python bench/overlap.py --device cuda
+
+format: $(READY)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@$(BIN)/nbdev_export
+	@$(BIN)/nbdev_clean
+	@$(BIN)/python tools/readme.py
+
+clean:
+	rm -rf .venv build dist *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,39 @@
+"Builds the package from settings.ini, the one place that names versions and requirements."
+
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+root = Path(__file__).parent
+config = ConfigParser(delimiters=["="])
+config.read(root / "settings.ini", encoding="utf-8")
+settings = config["DEFAULT"]
+package = settings["lib_path"]
+
+
+def listed(key: str) -> list[str]:
+    return settings.get(key, "").split()
+
+
+setup(
+    name=settings["lib_name"],
+    version=settings["version"],
+    description=settings["description"],
+    long_description=(root / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author=settings["author"],
+    license="Apache-2.0",
+    keywords=settings["keywords"],
+    packages=[*find_packages(include=[package, package + ".*"]), package + ".notebooks"],
+    package_dir={package + ".notebooks": "nbs"},  # the course travels with the package: `atss lab` opens it
+    package_data={package + ".notebooks": ["*.ipynb", "*/*.ipynb", "images/*.png"]},
+    python_requires=">=" + settings["min_python"],
+    install_requires=listed("requirements"),
+    extras_require={"dev": listed("dev_requirements"), "cuda": listed("cuda_requirements")},
+    entry_points={
+        "console_scripts": listed("console_scripts"),
+        "nbdev": [f"{package}={package}._modidx:d"],
+    },
+    zip_safe=False,
+)

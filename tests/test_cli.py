@@ -1,0 +1,154 @@
+"The `atss` command as a user runs it: the whole way from scenes to pictures, and what wrong input gives."
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from atss_nb.data.formats import DOTA_V10_CLASSES
+from atss_nb.run.cli import main
+
+
+def run(*words) -> int:
+    return main([str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    "A data folder and a run on it, made by the command."
+    folder = tmp_path_factory.mktemp("cli")
+    for split, seed in (("train", 0), ("valid", 1), ("test", 2)):
+        assert run("scenes", folder / "data" / split, "--n", 4, "--size", 128, "--seed", seed) == 0
+    words = [
+        "--data",
+        folder / "data",
+        "--out",
+        folder / "run",
+        "--epochs",
+        2,
+        "--batch-size",
+        2,
+        "--size",
+        128,
+    ]
+    assert run("train", *words, "--classes", *DOTA_V10_CLASSES) == 0
+    return folder
+
+
+def test_train_leaves_a_complete_run(trained):
+    names = {path.name for path in (trained / "run").iterdir()}
+    assert names == {"best.pt", "config.json", "last.pt", "log.jsonl"}
+    rows = [json.loads(line) for line in (trained / "run/log.jsonl").read_text().splitlines()]
+    assert any("AP50" in row for row in rows) and any("loss" in row for row in rows)
+
+
+def test_test_scores_and_reports(trained, capsys):
+    assert run("test", trained / "run") == 0
+    metrics = json.loads((trained / "run/test.json").read_text())
+    assert {"AP50", "AP75", "mAP", "per_class"} <= metrics.keys()
+    page = (trained / "run/report.html").read_text()
+    assert "<img" in page and 'src="http' not in page
+    assert "AP50" in capsys.readouterr().out
+
+
+def test_predict_writes_pictures_and_task1(trained, tmp_path):
+    assert (
+        run("predict", trained / "run", trained / "data/test/images", "--out", tmp_path, "--score", 0.0) == 0
+    )
+    assert len(list(tmp_path.glob("*.png"))) == 4
+    assert list(tmp_path.glob("Task1_*.txt"))
+
+
+def test_a_run_is_not_overwritten_unasked(trained, capsys):
+    assert run("train", "--data", trained / "data", "--out", trained / "run") == 1
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def one_line(capsys) -> str:
+    "The error, which is the last line; a progress bar may stand before it."
+    *bars, error = capsys.readouterr().err.strip().splitlines()
+    assert error.startswith("atss ") and all("it/s" in bar for bar in bars)
+    return error
+
+
+def test_missing_data_folder(tmp_path, capsys):
+    assert run("train", "--data", tmp_path / "none", "--out", tmp_path / "run") == 1
+    assert str(tmp_path / "none") in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    "line, expected",
+    [
+        ("1 2 3 4 5 6 plane 0", "8 numbers"),
+        ("0 0 9 0 9 9 0 nan plane 0", "nan"),
+        ("0 0 30 0 30 30 0 30 spaceship 0", "spaceship"),
+    ],
+)
+def test_bad_label_lines_are_named(trained, tmp_path, capsys, line, expected):
+    assert run("scenes", tmp_path / "test", "--n", 2, "--size", 64, "--seed", 5) == 0
+    label = sorted((tmp_path / "test/labelTxt").iterdir())[0]
+    number = len(label.read_text().splitlines()) + 1
+    label.write_text(label.read_text() + line + "\n")
+    capsys.readouterr()
+    assert run("test", trained / "run", "--data", tmp_path) == 1
+    error = one_line(capsys)
+    assert expected in error and label.name in error and f"line {number}" in error
+
+
+def test_unreadable_image(trained, tmp_path, capsys):
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    assert run("predict", trained / "run", tmp_path / "broken.png", "--out", tmp_path / "out") == 1
+    assert "broken.png" in one_line(capsys)
+
+
+def test_wrong_checkpoint(tmp_path, capsys):
+    torch.save({"something": 1}, tmp_path / "other.pt")
+    assert run("test", tmp_path / "other.pt") == 1
+    assert "other.pt" in one_line(capsys)
+
+
+def test_an_image_without_objects_is_background(tmp_path, capsys):
+    assert run("scenes", tmp_path / "train", "--n", 2, "--size", 64, "--seed", 0) == 0
+    for label in (tmp_path / "train/labelTxt").iterdir():
+        label.write_text("")
+    words = ["--data", tmp_path, "--out", tmp_path / "run", "--epochs", 1, "--batch-size", 2]
+    assert run("train", *words) == 1
+    assert "name the classes" in one_line(capsys)
+    assert run("train", *words, "--classes", "ship") == 0
+    rows = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert rows[-1]["box"] == 0 and rows[-1]["classification"] > 0
+
+
+def test_wrong_words_exit_with_2(capsys):
+    for words in (["fly"], ["train"], []):
+        with pytest.raises(SystemExit) as leave:
+            main(words)
+        assert leave.value.code == 2
+    capsys.readouterr()
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        main(["--debug", "train", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "run")])
+
+
+def test_help_is_light():
+    code = "import sys; from atss_nb.run.cli import parser; parser(); print('torch' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+    )
+
+
+def test_module_is_the_command():
+    command = [sys.executable, "-m", "atss_nb.run.cli", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("atss_nb ")
+
+
+def test_demo_from_end_to_end(tmp_path, capsys):
+    words = ["--out", tmp_path, "--epochs", 1, "--train-scenes", 8, "--test-scenes", 3]
+    assert run("demo", *words) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["seconds"].keys() == {"drawing", "training", "testing"}
+    assert (tmp_path / "report.html").exists() and "report.html" in capsys.readouterr().out

@@ -1,0 +1,280 @@
+"Average precision against two published evaluators, a brute-force twin, and input that should be refused."
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atss_nb.data.formats import DOTA_V10_CLASSES, read_dota
+from atss_nb.geometry.boxes import poly2obb
+from atss_nb.geometry.overlap import box_iou_rotated
+from atss_nb.run.evaluation import PROTOCOLS, Evaluation, evaluate, match_image
+from atss_nb.run.inference import read_task1
+
+GOLDEN = Path(__file__).parent / "golden"
+SET = GOLDEN / "09_eval_noties"
+METRICS = ("area", "voc07")
+
+
+def known_rows(evaluation: Evaluation, expected: dict, key: str) -> list[tuple[float, float]]:
+    "Our number and the expected one, where both exist."
+    rows = [
+        (value, expected[key.format(threshold=threshold, name=name)])
+        for name, ap in evaluation.per_class.items()
+        for threshold, value in ap.items()
+    ]
+    return [(ours, theirs) for ours, theirs in rows if ours is not None and isinstance(theirs, float)]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    ("protocol", "mode"), [("dota-devkit", "difficult_ignore"), ("mmrotate", "difficult_regular")]
+)
+def test_same_numbers_as_mmrotate_on_the_same_boxes(metric, protocol, mode):
+    "All 140 numbers; no IoU of this set is so near a threshold that > or >= would matter."
+    data = np.load(SET / "mmrotate_inputs.npz")
+    images = sorted({key.split("|")[0] for key in data.files})
+    detections = [data[f"{i}|det_obb_score_label"] for i in images]
+    predictions = [{"boxes": d[:, :5], "scores": d[:, 5], "labels": d[:, 6].astype(int)} for d in detections]
+    targets = [
+        {
+            "boxes": data[f"{i}|gt_obb_le90"],
+            "labels": data[f"{i}|gt_label"],
+            "difficult": data[f"{i}|gt_difficult"] != 0,
+        }
+        for i in images
+    ]
+    expected = json.loads((SET / "expected_mmrotate.json").read_text())
+    ours = evaluate(predictions, targets, DOTA_V10_CLASSES, metric, protocol=protocol)
+    rows = known_rows(ours, expected, f"{mode}|{{threshold}}|{metric}|{{name}}")
+    assert len(rows) == 140
+    np.testing.assert_allclose(*zip(*rows, strict=True), atol=1e-6)
+    assert abs(ours.AP50 - expected[f"{mode}|0.50|{metric}|mAP"]) < 1e-6
+
+
+@pytest.fixture(scope="module")
+def dota() -> tuple[list[dict], list[dict]]:
+    images = (SET / "imageset.txt").read_text().split()
+    predictions = read_task1(SET / "Task1", DOTA_V10_CLASSES, images)
+    targets = []
+    for image in images:
+        labels = read_dota(SET / "labelTxt" / f"{image}.txt", DOTA_V10_CLASSES)
+        numbers = [DOTA_V10_CLASSES.index(name) for name in labels.classes]
+        boxes = poly2obb(torch.from_numpy(labels.polys), "le90")
+        targets.append(
+            {"boxes": boxes, "labels": torch.tensor(numbers).long(), "difficult": labels.difficult}
+        )
+    return [vars(p) for p in predictions], targets
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_near_the_development_kit_on_label_files(dota, metric):
+    "The kit overlaps quadrilaterals rounded to whole pixels, we their smallest boxes."
+    expected = json.loads((SET / "expected_devkit.json").read_text())["stable"]
+    ours = evaluate(*dota, DOTA_V10_CLASSES, metric)
+    rows = np.array(known_rows(ours, expected, f"{{threshold}}|{metric}|{{name}}"))
+    difference = np.abs(rows[:, 0] - rows[:, 1])
+    assert len(rows) == 130  # helicopter has no objects; for roundabout, without detections, the kit crashes
+    assert (difference[::10] < 1e-6).all()  # AP50 of every class
+    assert (difference < 1e-6).sum() >= 108
+    assert difference.max() < 0.08
+
+
+@pytest.mark.parametrize(
+    "case", json.loads((GOLDEN / "09_eval_edge_cases.json").read_text()), ids=lambda c: c["name"]
+)
+@pytest.mark.parametrize("metric", METRICS)
+def test_edge_cases_of_both_evaluators(case, metric):
+    predictions, targets = [], []
+    for image, objects in case["gts"].items():
+        found = [d for d in case["dets"] if d["image"] == image]
+        predictions.append(sample(found) | {"scores": torch.tensor([d["score"] for d in found])})
+        targets.append(
+            sample(objects) | {"difficult": torch.tensor([o["difficult"] for o in objects]).bool()}
+        )
+    for protocol, key in (("dota-devkit", "devkit"), ("mmrotate", "mmrotate_difficult_regular")):
+        ours = evaluate(predictions, targets, ["ship"], metric, [case["iou_thr"]], protocol).AP50
+        expected = case[f"{key}_{metric}"]
+        if ours is None:  # no object to find: the kit says 0 / 0 or 0, mmrotate 0
+            assert expected in (None, 0.0)
+        else:  # without detections the kit crashes; the answer is 0
+            assert ours == pytest.approx(0.0 if isinstance(expected, str) else expected, abs=1e-6)
+
+
+def sample(objects: list[dict]) -> dict:
+    polys = torch.tensor([o["poly"] for o in objects], dtype=torch.float64).view(-1, 4, 2)
+    return {"boxes": poly2obb(polys, "le90"), "labels": torch.zeros(len(objects), dtype=torch.int64)}
+
+
+def random_case(seed: int, images: int = 4, classes: int = 3) -> tuple[list[dict], list[dict]]:
+    "Crowded little images, with ties, difficult objects and images without anything."
+    rng, predictions, targets = np.random.default_rng(seed), [], []
+    for _ in range(images):
+        g, m = rng.integers(0, 7, 2)
+        boxes = rng.uniform([0, 0, 8, 4, -2], [40, 40, 24, 16, 2], (g, 5))
+        found = rng.uniform([0, 0, 8, 4, -2], [40, 40, 24, 16, 2], (m, 5))
+        if g and m:
+            found[: m // 2 + 1] = boxes[rng.integers(g, size=m // 2 + 1)] + rng.normal(
+                0, 0.8, (m // 2 + 1, 5)
+            ) * [1, 1, 1, 1, 0.1]
+            found[:, 2:4] = found[:, 2:4].clip(0)
+        labels = rng.integers(classes, size=g)
+        targets.append({"boxes": boxes, "labels": labels, "difficult": rng.random(g) < 0.2})
+        scores = rng.integers(0, 6, m) / 5
+        predictions.append({"boxes": found, "labels": rng.integers(classes, size=m), "scores": scores})
+    return predictions, targets
+
+
+def twin(predictions, targets, label, threshold, metric, protocol) -> float | None:
+    "Average precision from the definition, with lists."
+    strict, difficult = PROTOCOLS[protocol]
+    objects = [t["boxes"][t["labels"] == label] for t in targets]
+    hard = [(t["difficult"] & (difficult == "ignore"))[t["labels"] == label] for t in targets]
+    total = sum(int((~h).sum()) for h in hard)
+    rows = [
+        (-score, i, m)
+        for i, p in enumerate(predictions)
+        for m, (score, k) in enumerate(zip(p["scores"], p["labels"], strict=True))
+        if k == label
+    ]
+    hits, taken = [], set()
+    for _, i, m in sorted(rows):
+        boxes = torch.from_numpy(predictions[i]["boxes"][m : m + 1]), torch.from_numpy(objects[i])
+        iou = box_iou_rotated(*boxes)[0].tolist() or [0.0]
+        best = iou.index(max(iou))
+        if not (iou[best] > threshold if strict else iou[best] >= threshold):
+            hits.append(0)
+        elif not hard[i][best]:
+            hits.append(int((i, best) not in taken))
+            taken.add((i, best))
+    precision = [sum(hits[: n + 1]) / (n + 1) for n in range(len(hits))]
+    recall = [sum(hits[: n + 1]) / max(total, 1) for n in range(len(hits))]
+    if not total:
+        return None
+    if metric == "voc07":
+        rungs = [
+            max((p for p, r in zip(precision, recall, strict=True) if r >= t), default=0)
+            for t in np.arange(0, 1.1, 0.1)
+        ]
+        return sum(rungs) / 11
+    return sum(max(precision[n:]) for n, hit in enumerate(hits) if hit) / total
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(METRICS), st.sampled_from(sorted(PROTOCOLS)))
+def test_equals_its_brute_force_twin(seed, metric, protocol):
+    predictions, targets = random_case(seed)
+    ours = evaluate(predictions, targets, ["a", "b", "c"], metric, [0.3, 0.5, 0.75], protocol)
+    for label, ap in enumerate(ours.per_class.values()):
+        for threshold, value in ap.items():
+            expected = twin(predictions, targets, label, float(threshold), metric, protocol)
+            assert value == expected or value == pytest.approx(expected, abs=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6))
+def test_verdicts_of_single_images_add_up(seed):
+    predictions, targets = random_case(seed)
+    ours = evaluate(predictions, targets, ["a", "b", "c"], iou_thresholds=[0.5])
+    for label, name in enumerate(ours.per_class):
+        recall = ours.curves[name].recall
+        hits = sum(
+            int((match_image(p, t)[0][p["labels"] == label] == 1).sum())
+            for p, t in zip(predictions, targets, strict=True)
+        )
+        objects = ours.counts[name]["gts"] - ours.counts[name]["difficult"]
+        assert (recall[-1] if len(recall) else 0) * max(objects, 1) == pytest.approx(hits)
+
+
+def test_found_objects_have_a_hit_each():
+    for seed in range(20):
+        for p, t in zip(*random_case(seed), strict=True):
+            verdict, found = match_image(p, t)
+            assert (verdict == 1).sum() == found.sum()
+            assert not (found & t["difficult"]).any()
+
+
+def test_perfect_and_hopeless():
+    _, targets = random_case(3)
+    perfect = [{**t, "scores": np.full(len(t["boxes"]), 0.5)} for t in targets]
+    result = evaluate(perfect, targets, ["a", "b", "c"])
+    assert result.AP50 == result.AP75 == result.mAP == 1.0
+    away = [{**p, "boxes": p["boxes"] + [1000, 0, 0, 0, 0]} for p in perfect]
+    assert evaluate(away, targets, ["a", "b", "c"]).mAP == 0.0
+
+
+def test_tensors_arrays_and_devices_give_the_same():
+    predictions, targets = random_case(8)
+    tensors = [
+        [{k: torch.as_tensor(v) for k, v in s.items()} for s in samples] for samples in (predictions, targets)
+    ]
+    assert evaluate(*tensors, "abc").to_json() == evaluate(predictions, targets, "abc").to_json()
+
+
+def test_json_and_summary():
+    predictions, targets = random_case(8)
+    targets = [t | {"labels": t["labels"] % 2} for t in targets]
+    result = evaluate(predictions, targets, ["a", "b", "none"])
+    data = json.loads(result.to_json())
+    assert data["per_class"]["none"]["0.50"] is None and set(data["per_class"]["a"]) == {
+        f"{50 + 5 * i}"[:2].join(("0.", "")) for i in range(10)
+    }
+    assert data["counts"]["a"].keys() == {"gts", "difficult", "detections"}
+    assert data["AP50"] == np.mean([data["per_class"][name]["0.50"] for name in "ab"])
+    lines = result.summary().split("\n")
+    assert len(lines) == 5 and lines[-1].startswith("mean") and lines[3].split()[-1] == "-"
+
+
+def test_missing_thresholds_have_no_number():
+    predictions, targets = random_case(8)
+    result = evaluate(predictions, targets, "abc", iou_thresholds=[0.4])
+    assert result.AP50 is None and result.AP75 is None and result.mAP is not None
+
+
+GOOD = {"boxes": torch.tensor([[10.0, 10, 8, 4, 0.3]] * 3), "labels": torch.tensor([0, 1, 0])}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scores": torch.tensor([0.5, 0.5, torch.nan])}, r"predictions\[1\]\['scores'\] row 2 is nan"),
+        ({"scores": torch.tensor([0.5, torch.inf, 0.5])}, r"predictions\[1\]\['scores'\] row 1 is inf"),
+        ({"labels": torch.tensor([0, 2, 0])}, r"predictions\[1\]\['labels'\] row 1 is 2.* from 0 to 1"),
+        ({"labels": torch.tensor([-1, 0, 0])}, r"predictions\[1\]\['labels'\] row 0 is -1"),
+        ({"labels": torch.tensor([0, 0.5, 0])}, r"predictions\[1\]\['labels'\] row 1 is 0.5"),
+        ({"scores": torch.ones(2)}, r"predictions\[1\]\['scores'\] has shape \(2,\), expected \(3,\)"),
+        ({"boxes": torch.ones(3, 4)}, r"predictions\[1\]\['boxes'\] has shape \(3, 4\), expected \(3, 5\)"),
+        ({"boxes": GOOD["boxes"] * torch.tensor([1, 1, -1, 1, 1])}, r"predictions\[1\]\['boxes'\] row 0"),
+        ({"boxes": GOOD["boxes"] * torch.nan}, r"predictions\[1\]\['boxes'\] row 0"),
+    ],
+)
+def test_bad_predictions_are_named(change, message):
+    good = GOOD | {"scores": torch.ones(3)}
+    with pytest.raises(ValueError, match=message):
+        evaluate([good, good | change], [GOOD, GOOD], ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([], [GOOD], ["a", "b"]), "predictions has 0 images, expected 1"),
+        (([GOOD], [GOOD], ["a", "b"]), r"predictions\[0\] has \['boxes', 'labels'\], expected also 'scores'"),
+        (([], [], ["a"], "voc12"), "metric is 'voc12', expected one of area, voc07"),
+        (([], [], ["a"], "area", [0.5, 1.5]), "iou_thresholds"),
+        (([], [], ["a"], "area", []), "iou_thresholds"),
+        (([], [], ["a"], "area", [0.5], "coco"), "protocol is 'coco'"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(*arguments)
+
+
+def test_bad_targets_are_named():
+    fine = {"boxes": torch.zeros(0, 5), "labels": torch.zeros(0), "scores": torch.zeros(0)}
+    with pytest.raises(ValueError, match=r"targets\[0\]\['labels'\] row 1 is 1"):
+        evaluate([fine], [GOOD], ["a"])

@@ -1,0 +1,167 @@
+"Predictions keep modes, sizes, order and digits."
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+from atss_nb.data.formats import LabelError
+from atss_nb.geometry.boxes import obb2poly
+from atss_nb.model.detectors import ModelConfig, build_model
+from atss_nb.run.evaluation import evaluate
+from atss_nb.run.inference import Prediction, detect, predict, predict_dataset, read_task1, write_task1
+
+
+class Echo(nn.Module):
+    "Says how large each image is, and how bright: one box that fills it."
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        self.batches = []
+
+    def forward(self, images):
+        assert not self.training and not torch.is_grad_enabled()
+        self.batches.append(len(images))
+        found = []
+        for x in images:
+            h, w = x.shape[-2:]
+            box = torch.tensor([[w / 2, h / 2, w, h, 0.0]])
+            found.append({"boxes": box * self.weight, "scores": x.mean()[None], "labels": torch.tensor([0])})
+        return found
+
+
+@pytest.fixture
+def files(tmp_path):
+    sizes = [(40, 30), (30, 40), (64, 64), (20, 10), (100, 50)]
+    for i, size in enumerate(sizes):
+        Image.new("RGB", size, (50 * i, 50 * i, 50 * i)).save(tmp_path / f"im{i}.png")
+    return sorted(tmp_path.glob("*.png"))
+
+
+@pytest.mark.parametrize("size", [0, 32, 200])
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_boxes_fill_the_file_at_every_size(files, size, batch_size):
+    found = predict(Echo(), files, ["all"], size, batch_size)
+    for i, (file, p) in enumerate(zip(files, found, strict=True)):
+        w, h = Image.open(file).size
+        assert p.image_id == f"im{i}" and p.scores.item() == pytest.approx(50 * i / 255, abs=1e-5)
+        assert torch.allclose(p.boxes[0, :4], torch.tensor([w / 2, h / 2, w, h]), rtol=0.06)
+
+
+def test_batches_are_bounded(files):
+    model = Echo()
+    predict(model, files, ["all"], batch_size=2)
+    assert model.batches == [2, 2, 1]
+
+
+def test_tensors_of_bytes_and_of_floats_are_the_same_image():
+    image = torch.randint(0, 256, (3, 8, 9), dtype=torch.uint8)
+    first, second = predict(Echo(), [image, image.float() / 255], ["all"])
+    assert first.scores.item() == second.scores.item() and (first.image_id, second.image_id) == ("0", "1")
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_mode_comes_back_even_after_an_error(training):
+    model = Echo().train(training)
+    detect(model, [torch.zeros(3, 4, 4)])
+    assert model.training is training
+    with pytest.raises(AttributeError):
+        detect(model, ["no image"])
+    assert model.training is training
+
+
+def test_unreadable_image_is_named(tmp_path):
+    (tmp_path / "half.png").write_bytes(b"\x89PNG")
+    with pytest.raises(OSError, match="half.png"):
+        predict(Echo(), [tmp_path / "half.png"], ["all"])
+
+
+def test_a_real_detector_end_to_end(files):
+    torch.manual_seed(0)
+    model = build_model(ModelConfig(score_threshold=0.001), 2)
+    found = predict(model, files, ["a", "b"], size=64, batch_size=3)
+    assert [p.image_id for p in found] == [f.stem for f in files] and model.training
+    assert all(p.boxes.shape == (len(p), 5) and p.scores.shape == p.labels.shape == (len(p),) for p in found)
+    again = predict(model, files, ["a", "b"], size=64, batch_size=3)
+    assert all(torch.equal(p.boxes, q.boxes) for p, q in zip(found, again, strict=True))
+
+
+def test_data_set_keeps_order_and_targets():
+    pairs = [
+        (
+            torch.full((3, 8, 8 + i), i / 10),
+            {"boxes": torch.tensor([[(8 + i) / 2, 4, 8 + i, 8, 0]]), "labels": torch.tensor([0])},
+        )
+        for i in range(7)
+    ]
+    predictions, targets = predict_dataset(Echo(), pairs, batch_size=3)
+    assert [t is pair[1] for t, pair in zip(targets, pairs, strict=True)] == [True] * 7
+    assert evaluate(predictions, targets, ["all"]).mAP == 1.0
+
+
+score = st.floats(0, 1, width=32)
+box = st.tuples(
+    st.floats(-50, 5000), st.floats(-50, 5000), st.floats(8, 300), st.floats(1, 7), st.floats(-1.5, 1.5)
+)
+found = st.lists(st.tuples(box, score, st.integers(0, 2)), max_size=5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(found, min_size=1, max_size=4))
+def test_task1_round_trip(tmp_path_factory, images):
+    classes, folder = ("ship", "plane", "storage-tank"), tmp_path_factory.mktemp("task1")
+    wrote = []
+    for i, rows in enumerate(images):
+        rows = sorted(rows, key=lambda row: row[2])  # the files are by class
+        boxes = torch.tensor([row[0] for row in rows], dtype=torch.float64).view(-1, 5)
+        scores, labels = torch.tensor([row[1] for row in rows]), torch.tensor([row[2] for row in rows]).long()
+        wrote.append(Prediction(f"P{i}", boxes, scores, labels, classes))
+    write_task1(folder, wrote)
+    read = read_task1(folder, classes, [p.image_id for p in wrote])
+    for a, b in zip(wrote, read, strict=True):
+        assert b.scores.float().tolist() == a.scores.tolist() and b.labels.tolist() == a.labels.tolist()
+        corners = [np.sort(obb2poly(p.boxes).numpy(), axis=1) for p in (a, b)]
+        np.testing.assert_allclose(*corners, atol=2e-3)
+
+
+def test_images_without_detections_are_there(tmp_path):
+    (tmp_path / "Task1_ship.txt").write_text("b 0.5 0 0 8 0 8 4 0 4\n")
+    found = read_task1(tmp_path, ["ship"], ["a", "b", "c"])
+    assert [(p.image_id, len(p)) for p in found] == [("a", 0), ("b", 1), ("c", 0)]
+    assert read_task1(tmp_path / ".", ["ship"], ["b"])[0].boxes[0].tolist() == pytest.approx([4, 2, 8, 4, 0])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a 0.5 0 0 8 0 8 4 0", "score and 8 coordinates"),
+        ("a 0.5 0 0 8 0 8 4 0 4 9", "score and 8 coordinates"),
+        ("a nan 0 0 8 0 8 4 0 4", "score and 8 coordinates"),
+        ("a 0.5 0 0 8 0 8 4 0 x", "score and 8 coordinates"),
+        ("", "score and 8 coordinates"),
+        ("z 0.5 0 0 8 0 8 4 0 4", "image 'z'; expected one of 1 known"),
+    ],
+)
+def test_damaged_lines_are_named(tmp_path, line, message):
+    path = tmp_path / "Task1_ship.txt"
+    path.write_text(f"a 0.5 0 0 8 0 8 4 0 4\n{line}\n")
+    with pytest.raises(LabelError, match=f"Task1_ship.txt, line 2: .*{message}"):
+        read_task1(tmp_path, ["ship"], ["a"])
+
+
+def test_a_missing_class_file_is_no_empty_answer(tmp_path):
+    with pytest.raises(FileNotFoundError, match="Task1_ship.txt"):
+        read_task1(tmp_path, ["ship"], ["a"])
+
+
+def test_task1_refuses_ids_that_break_the_format(tmp_path):
+    one = Prediction("a", torch.zeros(0, 5), torch.zeros(0), torch.zeros(0).long(), ("ship",))
+    for ids in (("a", "a"), ("a b",), ("",)):
+        predictions = [Prediction(i, one.boxes, one.scores, one.labels, one.classes) for i in ids]
+        with pytest.raises(ValueError, match="image_id"):
+            write_task1(tmp_path, predictions)
+    assert list(tmp_path.iterdir()) == []

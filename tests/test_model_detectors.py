@@ -1,0 +1,215 @@
+"A whole detector: it learns by heart, survives odd batches, and says what is wrong."
+
+import json
+import math
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from atss_nb.geometry.boxes import AngleDef, inside_margin, regularize
+from atss_nb.model.detectors import ModelConfig, build_model
+from atss_nb.run.evaluation import evaluate
+
+CLASSES = ["ship", "shed"]
+COARSE = ModelConfig.small(strides=(8, 16, 32, 64))
+
+
+def scene(seed: int, size: int = 128) -> tuple[torch.Tensor, dict]:
+    "Four boxes on plain ground: slim orange ones of class 0, stout blue ones of class 1."
+    rng = torch.Generator().manual_seed(seed)
+    centre = torch.tensor([[32.0, 32], [96, 36], [36, 96], [94, 94]]) + torch.rand(4, 2, generator=rng) * 14
+    labels = torch.randint(0, 2, (4,), generator=rng)
+    sides = torch.tensor([[44.0, 14], [30, 22]])[labels]
+    turn = torch.rand(4, 1, generator=rng) * math.pi - math.pi / 2
+    boxes = regularize(torch.cat([centre - 7, sides, turn], 1), "le90")
+    points = torch.cartesian_prod(*[torch.arange(size) + 0.5] * 2).flip(1)
+    inside = (inside_margin(points, boxes) > 0).float()
+    paint = torch.tensor([[0.9, 0.5, 0.2], [0.3, 0.5, 0.9]])[labels]
+    image = 0.3 * (1 - inside.amax(1, keepdim=True)) + inside @ paint
+    return image.T.reshape(3, size, size), {"boxes": boxes, "labels": labels}
+
+
+def batch(*seeds: int) -> tuple[list, list]:
+    images, targets = zip(*[scene(seed) for seed in seeds], strict=True)
+    return list(images), list(targets)
+
+
+def no_objects() -> dict:
+    return {"boxes": torch.zeros(0, 5), "labels": torch.zeros(0, dtype=torch.long)}
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return build_model(COARSE, num_classes=2)
+
+
+def test_learns_four_images_by_heart(model):
+    images, targets = batch(0, 1, 2, 3)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=100, pct_start=0.15)
+    for _ in range(100):
+        loss = sum(model(images, targets).values())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10)
+        optimizer.step()
+        schedule.step()
+    assert loss.item() < 0.6
+    result = evaluate(model.eval()(images), targets, CLASSES)
+    assert result.AP50 > 0.9
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("assigner", ["atss", "max_iou"])
+@pytest.mark.parametrize("box_loss", ["linear", "square", "log"])
+def test_losses_are_finite(dtype, assigner, box_loss):
+    config = ModelConfig.small(strides=(8, 16, 32, 64), assigner=assigner, box_loss=box_loss)
+    model = build_model(config, num_classes=2)
+    images, targets = batch(0, 1)
+    targets[0] = {"boxes": torch.tensor([[61.0, 61, 1, 1, 0.2]]), "labels": torch.tensor([1])}
+    images[1] = images[1][:, :77, :101]
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        losses = model(images, targets)
+    sum(losses.values()).backward()
+    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_images_without_objects(model):
+    images, targets = batch(0, 1)
+    losses = model(images, [no_objects(), no_objects()])
+    sum(losses.values()).backward()
+    assert losses["box"].item() == 0
+    assert losses["classification"].item() > 0
+    mixed = model(images, [targets[0], no_objects()])
+    assert mixed["box"].item() > 0
+
+
+def test_every_anchor_counts_once_per_positive(model):
+    images, targets = batch(0, 1)
+    model.eval().training = True  # losses with stored statistics: an image does not see its neighbours
+    both = model(images, targets)
+    single = [model(images[i : i + 1], targets[i : i + 1]) for i in (0, 1)]
+    anchors = model.anchor_grid((128, 128))
+    counts = [int((model.assigner(anchors, t["boxes"]).gt_index >= 0).sum()) for t in targets]
+    for term in both:
+        expected = sum(s[term] * n for s, n in zip(single, counts, strict=True)) / sum(counts)
+        torch.testing.assert_close(both[term], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("train_difficult", [True, False])
+def test_difficult_objects(train_difficult):
+    config = ModelConfig.small(strides=(8, 16, 32, 64), train_difficult=train_difficult)
+    torch.manual_seed(0)
+    model = build_model(config, num_classes=2)
+    model.eval().training = True
+    images, targets = batch(0)
+    hard = targets[0] | {"difficult": torch.tensor([True, False, False, False])}
+    other = hard | {"labels": hard["labels"] ^ torch.tensor([1, 0, 0, 0])}
+    plain, marked, changed = (sum(model(images, [t]).values()).item() for t in (targets[0], hard, other))
+    assert (plain == marked) == train_difficult
+    assert (marked == changed) == (not train_difficult)
+
+
+def test_evaluation_is_deterministic(model):
+    images, _ = batch(0, 1)
+    model.head.class_conv.bias.data.fill_(0.0)  # many equal candidates
+    first, second = model.eval()(images), model(images)
+    for a, b in zip(first, second, strict=True):
+        assert all(torch.equal(a[key], b[key]) for key in ("boxes", "scores", "labels"))
+        assert (a["scores"].diff() <= 0).all()
+        assert len(a["boxes"]) > 0
+
+
+@pytest.mark.parametrize("angle", [a.value for a in AngleDef])
+def test_predictions_follow_the_angle_definition(angle):
+    torch.manual_seed(0)
+    model = build_model(ModelConfig.small(strides=(8, 16, 32, 64), angle=angle), 2).eval()
+    model.head.class_conv.bias.data.fill_(0.0)
+    boxes = model([torch.rand(3, 90, 120)])[0]["boxes"]
+    assert len(boxes) > 0
+    torch.testing.assert_close(regularize(boxes, angle), boxes)
+    assert ((boxes[:, :2] >= 0) & (boxes[:, :2] <= torch.tensor([119.0, 89]))).all()
+
+
+@pytest.mark.parametrize(("part", "name"), [("class_conv", "class logits"), ("box_conv", "box deltas")])
+def test_nan_is_named(model, part, name):
+    images, targets = batch(0, 1)
+    getattr(model.head, part).bias.data[0] = float("nan")
+    with pytest.raises(FloatingPointError, match=f"{name} of image 0 in the batch"):
+        model(images, targets)
+    with pytest.raises(FloatingPointError, match=name):
+        model.eval()(images)
+
+
+def test_runaway_boxes_are_named(model):
+    images, targets = batch(0, 1)
+    model.head.box_conv.bias.data[:2] = 3e38
+    with pytest.raises(FloatingPointError, match="predicted box of object . of image 0"):
+        model(images, targets)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda t: t.update(labels=t["labels"] + 5), r"targets\[1\]\['labels'\]: expected 0 to 1, got"),
+        (lambda t: t.update(boxes=t["boxes"][:, :4]), r"targets\[1\]\['boxes'\]"),
+        (lambda t: t.update(boxes=t["boxes"] * float("nan")), r"targets\[1\]\['boxes'\].*row 0"),
+        (lambda t: t.update(labels=t["labels"][:2]), r"targets\[1\]: expected boxes \(G, 5\) and labels"),
+    ],
+)
+def test_bad_targets_are_named(model, spoil, message):
+    images, targets = batch(0, 1)
+    spoil(targets[1])
+    with pytest.raises(ValueError, match=message):
+        model(images, targets)
+
+
+def test_bad_images_are_named(model):
+    images, targets = batch(0, 1)
+    with pytest.raises(ValueError, match=r"images\[1\]: expected a float tensor"):
+        model([images[0], (images[1] * 255).byte()], targets)
+    with pytest.raises(ValueError, match="targets: expected one per image, 2, got None"):
+        model(images)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("backbone", "resnet5", "did you mean resnet50"),
+        ("weights", "imagnet", "did you mean imagenet"),
+        ("backbone_norm", "batch", "expected one of 'bn', 'gn'"),
+        ("assigner", "maxiou", "did you mean max_iou"),
+        ("box_loss", "logarithm", "did you mean log"),
+        ("angle", "le_90", "did you mean le90"),
+        ("strides", (4, 8, 32), "expected doubling strides"),
+        ("weights", "imagenet", "weights='imagenet': expected one of None"),
+    ],
+)
+def test_unknown_names(field, value, message):
+    backbone = {"backbone": "resnet18"} if value == "imagnet" else {}
+    with pytest.raises(ValueError, match=message):
+        build_model(ModelConfig.small(**(backbone | {field: value})), 2)
+
+
+def test_a_checkpoint_rebuilds_the_model(model):
+    model.eval()
+    config = ModelConfig(**json.loads(json.dumps(asdict(model.config))))
+    again = build_model(config, 2, pretrained=False).eval()
+    again.load_state_dict(model.state_dict())
+    images, _ = batch(0)
+    model.head.class_conv.bias.data.fill_(0.0)
+    again.head.class_conv.bias.data.fill_(0.0)
+    assert torch.equal(model(images)[0]["boxes"], again(images)[0]["boxes"])
+
+
+def test_borrowed_weights_freeze_the_early_layers():
+    model = build_model(ModelConfig.resnet(18, channels=32, head_convs=1), 2, pretrained=False).train()
+    images, targets = batch(0)
+    sum(model(images, targets).values()).backward()
+    body = model.backbone.body
+    assert all(p.grad is None for part in (body.stem, body.stages[0]) for p in part.parameters())
+    assert body.stages[1][0].conv1.weight.grad.abs().sum() > 0
+    assert not any(m.training for m in body.modules() if isinstance(m, torch.nn.BatchNorm2d))
