@@ -33,23 +33,30 @@ def _device(name: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 # %% ../../nbs/5_run/23_cli.ipynb #10af7b81
-def _train_config(args: argparse.Namespace):  # a TrainConfig
-    "The run that a command line describes, with what was left open chosen from the data."
+def _asked(args: argparse.Namespace):  # a TrainConfig
+    "What a command line says of a run."
     from atss_nb.model.detectors import ModelConfig
-    from atss_nb.run.training import TrainConfig, open_split, suggest_epochs, suggest_size
+    from atss_nb.run.training import TrainConfig
 
     names = ("data", "batch_size", "lr", "precision", "workers", "seed")
     small = args.model == "small"
     model = ModelConfig.small() if small else ModelConfig.resnet(int(args.model[6:]), weights=args.weights)
-    config = TrainConfig(
-        model=model, classes=tuple(args.classes), **{name: getattr(args, name) for name in names}
-    )
-    data = open_split(config, "train")
+    chosen = {name: getattr(args, name) for name in names}
+    return TrainConfig(model=model, classes=tuple(args.classes), **chosen)
+
+# %% ../../nbs/5_run/23_cli.ipynb #605390a8
+def _train_config(args: argparse.Namespace):  # a TrainConfig
+    "The run that a command line describes, with what was left open chosen from the data."
+    from atss_nb.run.training import open_split, suggest_epochs, suggest_size, suggest_strides
+
+    config = _asked(args)
+    data, model = open_split(config, "train"), config.model
     size = suggest_size(data) if args.size is None else args.size
     epochs = args.epochs or suggest_epochs(len(data), config.batch_size)
+    strides = suggest_strides(data, size) if args.model == "small" else model.strides
     print(f"{len(data)} training images, classes {', '.join(data.classes)}")
-    print(f"long side {size or 'as it is'} px, {epochs} epochs (choose with --size and --epochs)")
-    return replace(config, size=size, epochs=epochs)
+    print(f"long side {size or 'as it is'} px, levels from stride {strides[0]}, {epochs} epochs")
+    return replace(config, size=size, epochs=epochs, model=replace(model, strides=strides))
 
 # %% ../../nbs/5_run/23_cli.ipynb #3a3eb8b9
 def _train(args: argparse.Namespace) -> None:
