@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'LabelledImage', 'listing', 'summary', 'find_split', 'split_folders', 'index_files', 'pair',
-           'pair_folder', 'by_split', 'side_by_side', 'by_lists', 'by_kind', 'find_yaml', 'image_size']
+           'pair_folder', 'by_split', 'side_by_side', 'by_lists', 'by_kind', 'find_yaml', 'open_image', 'image_size']
 
 # %% ../../nbs/4_data/15_folders.ipynb #4c93dbbd
+import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -257,13 +258,27 @@ def find_yaml(root: Path) -> tuple[Path, Path]:  # the file; the folder its path
     return files[0], files[0].parent
 
 # %% ../../nbs/4_data/15_folders.ipynb #9e49d074
+_limit = threading.Lock()
+
+
+def open_image(
+    path: str | Path,
+) -> Image.Image:  # to be used in a with block; nothing is decoded yet
+    "Open an image of any size: Pillow's limit guards against decoding, and a header costs nothing."
+    with _limit:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise OSError(f"{path}: cannot be read ({error}); expected an image") from error
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
 def image_size(
     path: str | Path,
 ) -> tuple[int, int]:  # H, W [px], upright as the EXIF orientation says
     "The size of an image, from its header; OSError naming the file where it has none."
-    try:
-        with Image.open(path) as image:
-            w, h = image.size
-            return (w, h) if image.getexif().get(0x0112, 1) >= 5 else (h, w)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise OSError(f"{path}: cannot be read ({error}); expected an image") from error
+    with open_image(path) as image:
+        w, h = image.size
+        return (w, h) if image.getexif().get(0x0112, 1) >= 5 else (h, w)
