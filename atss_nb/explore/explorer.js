@@ -1,5 +1,5 @@
 // What all explorers share: a canvas with boxes to drag, a chart below it, a panel beside it, keys, undo, and the
-// conversation with Python. An explorer extends `Explorer`; its file ends in `export default show(Name)`.
+// conversation with Python. An explorer extends `Explorer`; the module ends with `export default show(Name)`.
 // Nothing is computed here but where things are on the screen: every number shown comes in `answer`, from Python.
 
 const DEGREE = Math.PI / 180;
@@ -58,6 +58,7 @@ class Explorer {
   static tallest = 540; // of the canvas [screen px]
   static chartHeight = 0; // of the canvas below [screen px]; 0: there is none
   static many = false; // objects can be added and deleted
+  static still = false; // nothing to move
   static keys = []; // [keys, what they do] of this explorer
 
   constructor(model, el) {
@@ -79,14 +80,14 @@ class Explorer {
 
   // ---- the page -------------------------------------------------------------------------------------------------
   build(el) {
-    const { many, chartHeight, keys } = this.constructor;
+    const { many, still, chartHeight, keys } = this.constructor;
     const button = (text, title, act) => make("button", { type: "button", title, onclick: () => act.call(this) }, text);
     this.status = make("span", { className: "status", role: "status" });
     const bar = [
       many && button("Add", "Add an object (a)", this.add),
       many && button("Delete", "Delete the selected object (delete)", this.remove),
-      button("Undo", "Undo (ctrl + z)", this.undo),
-      button("Redo", "Redo (ctrl + y)", this.redo),
+      !still && button("Undo", "Undo (ctrl + z)", this.undo),
+      !still && button("Redo", "Redo (ctrl + y)", this.redo),
       "code" in this.answer && button("Copy as Python", "Copy this scene as Python code", this.copy),
       button("Keys", "Show the keys (?)", this.help),
     ];
@@ -96,7 +97,7 @@ class Explorer {
     this.chart = chartHeight ? make("canvas", { className: "chart" }) : null;
     this.panel = make("div", { className: "panel" });
     this.voice = make("span", { className: "voice", ariaLive: "polite" });
-    const list = [...KEYS, ...(many ? EDIT_KEYS : []), ...keys].map(([k, text]) => [make("kbd", {}, k), text]);
+    const list = [...(still ? [] : KEYS), ...(many ? EDIT_KEYS : []), ...keys].map(([k, text]) => [make("kbd", {}, k), text]);
     this.keys = make("div", { className: "keys", hidden: true }, table(null, list));
     this.code = make("textarea", { className: "code", hidden: true, readOnly: true, rows: 12, ariaLabel: "the scene as Python" });
     const body = make("div", { className: "body" }, make("div", { className: "left" }, this.canvas, this.chart), this.panel);
@@ -357,15 +358,17 @@ class Explorer {
   disc([x, y], radius, color, filled = true) { // screen pixels
     this.g.beginPath();
     this.g.arc(x, y, radius, 0, 7);
-    this.g.fillStyle = filled ? color : "rgb(0 0 0 / 35%)";
-    this.g.fill();
     if (filled) {
-      this.g.strokeStyle = "rgb(0 0 0 / 80%)";
-      this.g.lineWidth = 1;
-      this.g.stroke();
-    } else {
-      this.stroke(color, 1.4);
+      this.g.fillStyle = color;
+      this.g.fill();
     }
+    this.g.lineWidth = filled ? 1 : 3.4;
+    this.g.strokeStyle = `rgb(0 0 0 / ${filled ? 80 : 30}%)`;
+    this.g.stroke();
+    if (filled) return;
+    this.g.lineWidth = 2;
+    this.g.strokeStyle = color;
+    this.g.stroke();
   }
 
   // A line chart: lines are {points: [[x, y] or null], color, dash, label}, marks upright lines {x, label, color}.

@@ -27,11 +27,13 @@ _FOLDER = files("atss_nb.explore")  # a notebook, where this runs too, has no __
 
 
 def script(
-    js: str,  # name of a .js file beside this module, or the text of one
+    js: str,  # name of a .js file beside this module, or JavaScript
+    kind: str,  # its class that draws this explorer
 ) -> str:  # an ES module
-    "An explorer's JavaScript, behind the part that all explorers share."
-    own = js if "export default" in js else (_FOLDER / f"{js}.js").read_text(encoding="utf-8")
-    return (_FOLDER / "explorer.js").read_text(encoding="utf-8") + own
+    "The JavaScript of an explorer, behind the part that all explorers share."
+    own = js if "class " in js else (_FOLDER / f"{js}.js").read_text(encoding="utf-8")
+    shared = (_FOLDER / "explorer.js").read_text(encoding="utf-8")
+    return f"{shared}{own}\nexport default show({kind});\n"
 
 # %% ../../nbs/6_explore/25_explorers.ipynb #b5d9576f
 COLORS = {"levels": LEVEL_COLORS, "palette": PALETTE, "outcomes": {k: c for k, (c, _) in OUTCOMES.items()}}
@@ -107,7 +109,7 @@ class Explorer(anywidget.AnyWidget):
 
     def __init_subclass__(cls, js: str = "", **rest):
         if js:
-            cls._esm = script(js)
+            cls._esm = script(js, cls.__name__)
         super().__init_subclass__(**rest)
 
     def __init__(self, boxes: Tensor, image=None, more_controls=(), scene=None, **settings):

@@ -122,4 +122,3 @@ class Microscope extends Explorer {
   }
 }
 
-export default show(Microscope);
