@@ -45,6 +45,7 @@ def lab(folder: Path, dark: bool = False) -> Iterator[str]:  # the server's addr
     state = Path(tempfile.mkdtemp())
     settings = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
     settings["@jupyterlab/apputils-extension:themes"] = {"theme": "JupyterLab Dark" if dark else "JupyterLab Light"}
+    settings["@jupyterlab/notebook-extension:tracker"] = {"windowingMode": "none"}  # all cells are in the page
     config = state / "jupyter_config_dir/labconfig"
     config.mkdir(parents=True)
     (config / "default_setting_overrides.json").write_text(json.dumps(settings))
