@@ -43,14 +43,30 @@ def lab(folder: Path, dark: bool = False) -> Iterator[str]:  # the server's addr
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     state = Path(tempfile.mkdtemp())
-    settings = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
-    settings["@jupyterlab/apputils-extension:themes"] = {"theme": "JupyterLab Dark" if dark else "JupyterLab Light"}
-    settings["@jupyterlab/notebook-extension:tracker"] = {"windowingMode": "none"}  # all cells are in the page
+    settings = {
+        "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}
+    }
+    settings["@jupyterlab/apputils-extension:themes"] = {
+        "theme": "JupyterLab Dark" if dark else "JupyterLab Light"
+    }
+    settings["@jupyterlab/notebook-extension:tracker"] = {
+        "windowingMode": "none"
+    }  # all cells are in the page
     config = state / "jupyter_config_dir/labconfig"
     config.mkdir(parents=True)
     (config / "default_setting_overrides.json").write_text(json.dumps(settings))
-    options = [f"--ServerApp.root_dir={folder}", f"--port={port}", "--ip=127.0.0.1", "--no-browser", "--allow-root"]
-    options += ["--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True", "--ServerApp.terminals_enabled=False"]
+    options = [
+        f"--ServerApp.root_dir={folder}",
+        f"--port={port}",
+        "--ip=127.0.0.1",
+        "--no-browser",
+        "--allow-root",
+    ]
+    options += [
+        "--IdentityProvider.token=",
+        "--ServerApp.disable_check_xsrf=True",
+        "--ServerApp.terminals_enabled=False",
+    ]
     options += ["--LabApp.expose_app_in_browser=True", "--LabApp.news_url="]
     options += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     with (state / "log").open("w") as log:

@@ -149,7 +149,7 @@ def _demo(args: argparse.Namespace) -> None:
     for name in ("report.html", "last.pt", "metrics.json"):
         print(f"  {args.out / name}")
 
-# %% ../../nbs/5_run/23_cli.ipynb #b84bde09
+# %% ../../nbs/5_run/23_cli.ipynb #92088c4f
 def _eval(args: argparse.Namespace) -> None:
     "Score Task1 result files against label files."
     from atss_nb.run.results import read_results, write_evaluation
@@ -227,7 +227,7 @@ _LAB = {
     "--no-browser": {"action": "store_true"},
 }
 
-# %% ../../nbs/5_run/23_cli.ipynb #26ea7d3c
+# %% ../../nbs/5_run/23_cli.ipynb #eba25d1f
 PROTOCOL_NAMES = ("dota-devkit", "mmrotate", "hrsc-voc07", "hrsc-voc12", "coco")
 _EVAL = {
     "results": {"type": Path, "help": "folder with Task1_<class>.txt"},
