@@ -878,6 +878,7 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                  'atss_nb.run.cli._lab': ('5_run/cli.html#_lab', 'atss_nb/run/cli.py'),
                                  'atss_nb.run.cli._predict': ('5_run/cli.html#_predict', 'atss_nb/run/cli.py'),
                                  'atss_nb.run.cli._scenes': ('5_run/cli.html#_scenes', 'atss_nb/run/cli.py'),
+                                 'atss_nb.run.cli._stats': ('5_run/cli.html#_stats', 'atss_nb/run/cli.py'),
                                  'atss_nb.run.cli._test': ('5_run/cli.html#_test', 'atss_nb/run/cli.py'),
                                  'atss_nb.run.cli._train': ('5_run/cli.html#_train', 'atss_nb/run/cli.py'),
                                  'atss_nb.run.cli._train_config': ('5_run/cli.html#_train_config', 'atss_nb/run/cli.py'),

@@ -56,7 +56,7 @@ def group_sheet(
     figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     return figure
 
-# %% ../../nbs/6_explore/24_statistics_plots.ipynb #18c20d12
+# %% ../../nbs/6_explore/24_statistics_plots.ipynb #9fecff99
 def plot_levels(
     ax: Axes,
     report: AssignmentReport,
@@ -71,7 +71,7 @@ def plot_levels(
         below += part
     ax.set(ylabel="positives per object")
     ax.tick_params(axis="x", rotation=60, labelsize=7)
-    ax.legend(fontsize=7, frameon=False)
+    ax.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
 # %% ../../nbs/6_explore/24_statistics_plots.ipynb #fd3cbbe5
 def plot_k(
@@ -88,7 +88,7 @@ def plot_k(
     ax.set(xlabel="k", xticks=ks, ylim=(0, None))
     ax.legend(fontsize=8, frameon=False)
 
-# %% ../../nbs/6_explore/24_statistics_plots.ipynb #1390e7b0
+# %% ../../nbs/6_explore/24_statistics_plots.ipynb #17a46d12
 def orphan_sheet(
     dataset,  # the report's, with images[i] and target(i)
     report: AssignmentReport,
@@ -112,10 +112,11 @@ def orphan_sheet(
 def _show_orphan(ax: Axes, dataset, report: AssignmentReport, g: int, side: int) -> None:
     i = int(report.image[g])
     box = dataset.target(i)["boxes"][g - int((report.image < i).sum())]  # as the file has it, not resized
-    x, y, half = *box[:2].tolist(), max(side, 1.5 * box[2:4].max().item()) / 2
-    show_image(read_image(dataset.images[i]) / 255, ax)
-    draw_boxes(ax, box[None], color="#ff6a3d", heading=False)
-    ax.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
+    image, half = read_image(dataset.images[i]), max(side, 1.5 * box[2:4].max().item()) / 2
+    ends = zip(box[:2].tolist(), (image.shape[2], image.shape[1]), strict=True)
+    x, y = (slice(min(max(int(c - half), 0), n - 1), max(int(c + half), 1)) for c, n in ends)
+    show_image(image[:, y, x] / 255, ax)
+    draw_boxes(ax, (box - box.new_tensor([x.start, y.start, 0, 0, 0]))[None], color="#ff6a3d", heading=False)
     kind = "crowded out" if report.crowded[g] else "out of reach"
     ax.set_title(f"{report.classes[report.labels[g]]}, {report.images[i]}\n{kind}", fontsize=6)
 
