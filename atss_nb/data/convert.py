@@ -54,7 +54,11 @@ class LabelledSet:
 
     def split(self, name: str) -> list[LabelledImage]:
         "The images of a split; trainval is train and val."
-        wanted = ("train", "val", "trainval") if name == "trainval" else (name,)
+        more = {
+            "trainval": ("train", "val", "trainval"),
+            "train": ("train", "trainval"),
+        }  # HRSC2016 may have no train
+        wanted = more.get(name, (name,))
         return [one for one in self.images if one.split in wanted]
 
 # %% ../../nbs/4_data/15_convert.ipynb #19917080
