@@ -234,6 +234,7 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                           'atss_nb.data.labels_json._write_json': ( '4_data/json.html#_write_json',
                                                                                     'atss_nb/data/labels_json.py'),
                                           'atss_nb.data.labels_json.member': ('4_data/json.html#member', 'atss_nb/data/labels_json.py'),
+                                          'atss_nb.data.labels_json.optional': ('4_data/json.html#optional', 'atss_nb/data/labels_json.py'),
                                           'atss_nb.data.labels_json.outline': ('4_data/json.html#outline', 'atss_nb/data/labels_json.py'),
                                           'atss_nb.data.labels_json.read_coco': ( '4_data/json.html#read_coco',
                                                                                   'atss_nb/data/labels_json.py'),
