@@ -24,7 +24,7 @@ from ..geometry.boxes import AngleDef, poly2obb
 # %% ../../nbs/4_data/18_datasets.ipynb #e93af16c
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK")
 
-
+# %% ../../nbs/4_data/18_datasets.ipynb #4764f857
 def read_image(
     path: str | Path,  # .png, .jpg, .jpeg, .bmp, .tif or .tiff
 ) -> Tensor:  # (3, H, W) uint8; grey images three times the same

@@ -52,11 +52,11 @@ def summary(
 # %% ../../nbs/4_data/15_folders.ipynb #b284d7cf
 _SPLITS = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
 
-
+# %% ../../nbs/4_data/15_folders.ipynb #60f65266
 class NoSuchSplit(FileNotFoundError):
     "A split that a data set does not have."
 
-
+# %% ../../nbs/4_data/15_folders.ipynb #6788f89c
 def find_split(
     root: str | Path,  # a folder with one folder for each split
     name: str,  # "train", "val" or "test"
@@ -72,7 +72,7 @@ def find_split(
         raise NoSuchSplit(f"{root}: no folder {' or '.join(_SPLITS[name])}; {listing(root)}")
     return found[0]
 
-
+# %% ../../nbs/4_data/15_folders.ipynb #1b6e7daa
 def split_folders(root: Path) -> dict[str, Path]:
     "The folder of each split that is there; without any, the data set is one undivided folder."
     there = [name for name, folders in _SPLITS.items() if any((root / f).is_dir() for f in folders)]
@@ -140,7 +140,7 @@ def pair_folder(
     labels = index_files(parts[1], (".txt",), problems) if parts[1].is_dir() else {}
     return pair(split, images, labels, problems, str(parts[0]), ".txt", optional)
 
-
+# %% ../../nbs/4_data/15_folders.ipynb #788e549f
 def by_split(root: Path, problems: list[str]) -> list[LabelledImage]:
     "DOTA's layout: train/images, train/labelTxt, ..."
     return [
@@ -193,7 +193,7 @@ def _merged(
         name: path for folder in folders for name, path in index_files(folder, suffixes, problems).items()
     }
 
-
+# %% ../../nbs/4_data/15_folders.ipynb #60673f1e
 def by_lists(
     root: Path,
     problems: list[str],  # appended to
@@ -232,14 +232,14 @@ def _yolo_images(home: Path, value: str, problems: list[str]) -> dict[str, Path]
     problems += [f"{path}: no such image, named in {place}" for path in paths if not path.is_file()]
     return {path.stem: path for path in paths if path.is_file()}
 
-
+# %% ../../nbs/4_data/15_folders.ipynb #c0e95e42
 def _label_folder(image: Path) -> Path:
     "images/train/a.png -> labels/train"
     parts = list(image.parent.parts)
     last = len(parts) - 1 - parts[::-1].index("images") if "images" in parts else None
     return image.parent if last is None else Path(*parts[:last], "labels", *parts[last + 1 :])
 
-# %% ../../nbs/4_data/15_folders.ipynb #c0e95e42
+# %% ../../nbs/4_data/15_folders.ipynb #d3c9916d
 def by_kind(
     root: Path,  # with data.yaml, or one file of that kind
     problems: list[str],  # appended to
@@ -254,7 +254,7 @@ def by_kind(
         pairs += pair(split, images, labels, problems, ", ".join(values), ".txt")
     return pairs
 
-
+# %% ../../nbs/4_data/15_folders.ipynb #8f4f7801
 def find_yaml(root: Path) -> tuple[Path, Path]:  # the file; the folder its paths are relative to
     "The .yaml file of a data set of YOLO."
     files = [root] if root.is_file() else sorted([*root.glob("*.yaml"), *root.glob("*.yml")])
@@ -265,7 +265,7 @@ def find_yaml(root: Path) -> tuple[Path, Path]:  # the file; the folder its path
 # %% ../../nbs/4_data/15_folders.ipynb #9e49d074
 _limit = threading.Lock()
 
-
+# %% ../../nbs/4_data/15_folders.ipynb #bcd1ec10
 def open_image(
     path: str | Path,
 ) -> Image.Image:  # to be used in a with block; nothing is decoded yet
@@ -279,7 +279,7 @@ def open_image(
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
-
+# %% ../../nbs/4_data/15_folders.ipynb #39c9d2a1
 def image_size(
     path: str | Path,
 ) -> tuple[int, int]:  # H, W [px], upright as the EXIF orientation says

@@ -40,7 +40,7 @@ def read_json(path: Path) -> object:
             raise
         raise wrong(path, 1, str(error), "JSON of a sane depth and size") from None
 
-
+# %% ../../nbs/4_data/15_json.ipynb #467a5435
 def member(
     path: Path,
     place: str,  # of the holder in the file; "" is the top
@@ -78,7 +78,7 @@ def outline(
         return corners
     return obb2poly(poly2obb(torch.from_numpy(corners)[None], "le90"))[0].numpy()
 
-
+# %% ../../nbs/4_data/15_json.ipynb #9e2db492
 def upright(x1: float, y1: float, x2: float, y2: float) -> np.ndarray:  # (4, 2)
     "The corners of an upright box."
     return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], np.float64)
@@ -86,7 +86,7 @@ def upright(x1: float, y1: float, x2: float, y2: float) -> np.ndarray:  # (4, 2)
 # %% ../../nbs/4_data/15_json.ipynb #01a123e6
 _SHAPE_KEYS = ("label", "points", "shape_type", "flags", "difficult", "mask")
 
-
+# %% ../../nbs/4_data/15_json.ipynb #a2e0d2df
 def _labelme_points(path: Path, place: str, shape: dict) -> np.ndarray:
     points, kind = member(path, place, shape, "points", list), shape.get("shape_type", "polygon")
     if kind == "rectangle" and len(points) == 2:
@@ -98,7 +98,7 @@ def _labelme_points(path: Path, place: str, shape: dict) -> np.ndarray:
         raise wrong(path, f"{place}.shape_type", kind, "polygon, rectangle or rotation")
     return outline(path, f"{place}.points", points)
 
-
+# %% ../../nbs/4_data/15_json.ipynb #92f8015b
 def _texts(values: Mapping, skip: Collection[str] = ()) -> dict[str, str]:
     "Scalars as texts; what is empty says nothing."
     plain = {
@@ -106,7 +106,7 @@ def _texts(values: Mapping, skip: Collection[str] = ()) -> dict[str, str]:
     }
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in plain.items()}
 
-# %% ../../nbs/4_data/15_json.ipynb #a2e0d2df
+# %% ../../nbs/4_data/15_json.ipynb #34eae5cb
 def _labelme_object(path: Path, place: str, shape: dict, classes: Collection[str] | None) -> dict:
     name = member(path, place, shape, "label", str)
     check_name(path, place, name, classes)
@@ -119,7 +119,7 @@ def _labelme_object(path: Path, place: str, shape: dict, classes: Collection[str
     hard = bool(flags.get("difficult") or shape.get("difficult"))
     return {"name": name, "poly": poly, "difficult": int(hard), "attributes": attributes}
 
-
+# %% ../../nbs/4_data/15_json.ipynb #b6663ea5
 def read_labelme(
     path: str | Path,
     classes: Collection[str] | None = None,  # the names allowed, None for any
@@ -153,7 +153,7 @@ def _apart(texts: Mapping[str, str]) -> tuple[dict[str, bool], dict]:  # flags, 
         rest["group_id"] = int(rest["group_id"])
     return flags, rest
 
-
+# %% ../../nbs/4_data/15_json.ipynb #e1665537
 def write_labelme(
     path: str | Path,  # replaced as a whole, or not at all
     annotation: Annotation,  # difficulties 0 or 1; meta["imagePath"] names the image beside the file
@@ -200,7 +200,7 @@ def _by_id(path: Path, root: object, key: str, name: str) -> dict[int, dict]:
         texts.add(text)
     return entries
 
-
+# %% ../../nbs/4_data/15_json.ipynb #8b9ebc51
 def _tie(path: Path, place: str, one: object, key: str, entries: dict[int, dict]) -> dict:
     "The entry that an id points to."
     number = member(path, place, one, key, int)
@@ -208,7 +208,7 @@ def _tie(path: Path, place: str, one: object, key: str, entries: dict[int, dict]
         raise wrong(path, f"{place}.{key}", number, f"one of the {len(entries)} ids there are")
     return entries[number]
 
-# %% ../../nbs/4_data/15_json.ipynb #8b9ebc51
+# %% ../../nbs/4_data/15_json.ipynb #39c97d37
 def _coco_outline(
     path: Path, place: str, one: dict, boxes: bool
 ) -> tuple[np.ndarray, int]:  # corners, how many there were
@@ -224,7 +224,7 @@ def _coco_outline(
     x, y, w, h = values
     return upright(x, y, x + w, y + h), 4
 
-
+# %% ../../nbs/4_data/15_json.ipynb #064230ab
 def _coco_object(path: Path, place: str, one: dict, name: str, boxes: bool) -> dict:
     poly, vertices = _coco_outline(path, place, one, boxes)
     level = one.get("difficult", int(bool(one.get("iscrowd"))))
@@ -238,7 +238,7 @@ def _coco_object(path: Path, place: str, one: dict, name: str, boxes: bool) -> d
         known["head"] = outline(path, f"{place}.head", [one["head"]] * 4)[0]
     return {**known, "attributes": attributes}
 
-# %% ../../nbs/4_data/15_json.ipynb #39c97d37
+# %% ../../nbs/4_data/15_json.ipynb #567cdd31
 def read_coco(
     path: str | Path,
     classes: Collection[str] | None = None,  # the names allowed, None for any
@@ -268,7 +268,7 @@ def read_coco(
     }
     return found, tuple(names[number]["name"] for number in sorted(names))
 
-
+# %% ../../nbs/4_data/15_json.ipynb #2d3153b8
 def _coco_image(path: Path, i: int, one: dict, objects: list[dict]) -> Annotation:
     size = tuple(member(path, f"images[{i}]", one, side, int) for side in ("height", "width"))
     return from_objects(objects, size=size, meta=_texts(one, ("id", "file_name", "height", "width")))
@@ -284,7 +284,7 @@ def _coco_entry(one: dict, number: int, image: int, category: int, boxes: bool) 
     extra |= {} if boxes else {"segmentation": [poly.ravel().tolist()]}
     return {**ids, "bbox": _finite(np.concatenate([low, high - low])), **extra}
 
-
+# %% ../../nbs/4_data/15_json.ipynb #93a28f64
 def write_coco(
     path: str | Path,  # replaced as a whole, or not at all
     annotations: Mapping[str, Annotation],  # by the images' file names, with size

@@ -324,6 +324,6 @@ def main(
         print(f"atss {args.command}: {text}", file=sys.stderr)
         return 1
 
-
+# %% ../../nbs/5_run/23_cli.ipynb #1e3dbc24
 if __name__ == "__main__" and __spec__:  # python -m, not a notebook
     sys.exit(main())
