@@ -36,7 +36,7 @@ def detect_format(
         raise ValueError(f"{src}: say which format it is, one of {', '.join(FORMATS)}; {seems}")
     return found[0]
 
-
+# %% ../../nbs/4_data/15_convert.ipynb #cbcb9062
 def find_format(name: str) -> Format:
     "The row of the table, or ValueError."
     if name not in FORMATS:
@@ -54,7 +54,11 @@ class LabelledSet:
 
     def split(self, name: str) -> list[LabelledImage]:
         "The images of a split; trainval is train and val."
-        wanted = ("train", "val", "trainval") if name == "trainval" else (name,)
+        more = {
+            "trainval": ("train", "val", "trainval"),
+            "train": ("train", "trainval"),
+        }  # HRSC2016 may have no train
+        wanted = more.get(name, (name,))
         return [one for one in self.images if one.split in wanted]
 
 # %% ../../nbs/4_data/15_convert.ipynb #19917080
@@ -100,13 +104,13 @@ def fit_to(
     )
     return fitted, +lost  # without zeros
 
-
+# %% ../../nbs/4_data/15_convert.ipynb #e79ea838
 def _keep(texts: dict[str, str], pattern: re.Pattern | None, what: str, lost: Counter) -> dict[str, str]:
     gone = [key for key in texts if not (pattern and pattern.fullmatch(key))]
     lost.update(f"{what} {key!r}" for key in gone)
     return {key: text for key, text in texts.items() if key not in gone}
 
-# %% ../../nbs/4_data/15_convert.ipynb #e79ea838
+# %% ../../nbs/4_data/15_convert.ipynb #cbe3d183
 def _shapes(polys: np.ndarray, shape: str, lost: Counter) -> np.ndarray:
     "The outlines as the format will give them back."
     if shape == "upright":
@@ -119,7 +123,7 @@ def _shapes(polys: np.ndarray, shape: str, lost: Counter) -> np.ndarray:
         )
     return polys  # the writers take the box
 
-
+# %% ../../nbs/4_data/15_convert.ipynb #eebecb84
 def _check_names(data: LabelledSet, name: str) -> None:
     "Every class must have a name that the format can hold."
     allowed = find_format(name).names
@@ -142,6 +146,7 @@ def _check_names(data: LabelledSet, name: str) -> None:
 def _prepare(one: LabelledImage, form: Format, lost: Counter) -> LabelledImage:
     "The image as the format will hold it, its size known."
     if one.annotation is None:
+        lost["image without labels"] += not form.label  # where one file tells of all images, it is not named
         return one
     annotation, gone = fit_to(one.annotation, form)
     lost.update(gone)
@@ -156,7 +161,7 @@ def _prepare(one: LabelledImage, form: Format, lost: Counter) -> LabelledImage:
         lost["image without detections"] += 1
     return replace(one, annotation=annotation)
 
-
+# %% ../../nbs/4_data/15_convert.ipynb #3bfb465e
 def _put_image(one: LabelledImage, target: Path, how: str) -> None:
     target = target.with_name(f"{one.name}{one.image.suffix}")
     if target.exists():
@@ -184,7 +189,9 @@ def write_dataset(
     for one in ready:
         if one.image is not None and images != "none":
             _put_image(one, dst / form.place(one, "image"), images)
-    lines = [f"{what}: {count} lost, {format} has no place for it" for what, count in sorted(lost.items())]
+    lines = [
+        f"{what}: {count} lost, {format} has no place for it" for what, count in sorted(lost.items()) if count
+    ]
     if lines:
         warnings.warn(summary(f"{dst}, not everything could be kept", lines), stacklevel=2)
     return lines

@@ -54,11 +54,11 @@ class Report:
         )
         return "\n\n".join(part for part in parts if part)
 
-
+# %% ../../nbs/4_data/15_doctor.ipynb #e40f030b
 def _row(values: list) -> str:
     return "  ".join(f"{value:.0f}" for value in values)
 
-
+# %% ../../nbs/4_data/15_doctor.ipynb #c838519a
 def _table(rows: dict[str, dict[str, int]]) -> str:
     "Names and numbers in columns."
     if not rows:
@@ -78,7 +78,7 @@ def _table(rows: dict[str, dict[str, int]]) -> str:
 # %% ../../nbs/4_data/15_doctor.ipynb #cc5de543
 _GIANT = 179_000_000  # pixels
 
-
+# %% ../../nbs/4_data/15_doctor.ipynb #cb042313
 @dataclass(frozen=True)
 class Picture:
     "What is known of an image file."
@@ -87,7 +87,7 @@ class Picture:
     digest: str
     error: str = ""
 
-
+# %% ../../nbs/4_data/15_doctor.ipynb #9c8e2b85
 def look(
     path: Path,
     decode: bool = True,  # the whole image; else its header only
@@ -125,7 +125,7 @@ def _masks(polys: np.ndarray, size: tuple[int, int] | None) -> dict[tuple[str, s
         masks |= {("errors", "outside the image"): gone, ("warnings", "reaches over the border"): over}
     return masks
 
-
+# %% ../../nbs/4_data/15_doctor.ipynb #cad2c4c2
 def _copies(annotation, boxes: torch.Tensor) -> np.ndarray:  # (G,) bool: an earlier object is the same
     if len(boxes) < 2:
         return np.zeros(len(boxes), bool)

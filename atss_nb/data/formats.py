@@ -134,10 +134,10 @@ def as_number(
     except (TypeError, ValueError, OverflowError):
         return math.nan
 
-
+# %% ../../nbs/4_data/15_formats.ipynb #ef620d68
 _CORNERS = ["x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4"]
 
-
+# %% ../../nbs/4_data/15_formats.ipynb #b98bf233
 def parse_corners(
     path: Path,
     place: int | str,  # as in `wrong`
@@ -206,7 +206,7 @@ def read_text(path: Path) -> str:
 # %% ../../nbs/4_data/15_formats.ipynb #809d9bb0
 _HEADER = re.compile(r"([A-Za-z]+(?: [A-Za-z]+)*):(.*)")
 
-
+# %% ../../nbs/4_data/15_formats.ipynb #73342909
 def read_dota(
     path: str | Path,  # a label file; empty means an image without objects
     classes: Collection[str] | None = None,  # the names allowed, None for any
@@ -242,7 +242,7 @@ def _format_object(poly: np.ndarray, name: str, difficulty: int) -> str:
         raise ValueError(f"difficulty {difficulty} of class {name}; expected 0, 1 or 2")
     return " ".join([*map(plain, poly.ravel().tolist()), name, str(difficulty)])
 
-
+# %% ../../nbs/4_data/15_formats.ipynb #7ed0ffd0
 def _format_header(key: str, value: str) -> str:
     text = f"{key}:{value}"
     match = _HEADER.fullmatch(text)
@@ -286,7 +286,7 @@ def task1_line(
     corners = " ".join(plain(round(x, 6)) for x in np.asarray(poly, np.float64).ravel().tolist())
     return f"{image_id} {score!r} {corners}\n"
 
-
+# %% ../../nbs/4_data/15_formats.ipynb #5aa192f6
 def parse_task1(
     path: str | Path,  # Task1_<class>.txt
     problems: list[str] | None = None,  # where every problem is noted; None: the first one is raised

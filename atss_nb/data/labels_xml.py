@@ -41,17 +41,17 @@ def rectangle(
         box = poly2obb(torch.from_numpy(poly)[None], "le90").numpy()[0]
     return box, _moved(poly, box)
 
-
+# %% ../../nbs/4_data/15_xml_labels.ipynb #cc13e53d
 def _sides(poly: np.ndarray) -> tuple[float, float]:
     return math.dist(poly[0], poly[1]), math.dist(poly[1], poly[2])
 
-
+# %% ../../nbs/4_data/15_xml_labels.ipynb #39d877ce
 def _moved(poly: np.ndarray, box: np.ndarray) -> float:
     "The farthest that a corner is from the corners of the box."
     corners = obb2poly(torch.from_numpy(box)).numpy()
     return float(np.linalg.norm(poly[:, None] - corners, axis=-1).min(1).max())
 
-
+# %% ../../nbs/4_data/15_xml_labels.ipynb #48460dcd
 def corners_of(box: Collection[float]) -> np.ndarray:  # cx, cy, w, h, angle -> (4, 2)
     "The corners, clockwise from (-w/2, -h/2)."
     return obb2poly(torch.tensor(box, dtype=torch.float64)).numpy()
@@ -120,7 +120,7 @@ def _hrsc_texts(one: dict) -> dict[str, object]:
     head = one.get("head", ())
     return texts | {f"header_{key}": value for key, value in zip("xy", head, strict=False)}
 
-
+# %% ../../nbs/4_data/15_xml_labels.ipynb #df1a1fa2
 def write_hrsc(
     path: str | Path,  # replaced as a whole, or not at all
     annotation: Annotation,  # with size; of outlines that are no rectangles, the smallest box around is written
@@ -138,14 +138,14 @@ def write_hrsc(
 # %% ../../nbs/4_data/15_xml_labels.ipynb #99c81723
 _SIZE = {"size/height", "size/width"}
 
-
+# %% ../../nbs/4_data/15_xml_labels.ipynb #868475e9
 def _voc_size(path: Path, root: Node) -> tuple[int, int] | None:  # H, W
     "The image's size, where the file says it."
     return next(
         (tuple(int(number(path, s, side, 1)) for side in ("height", "width")) for s in root.all("size")), None
     )
 
-
+# %% ../../nbs/4_data/15_xml_labels.ipynb #8e0b74de
 def _read_voc(
     path: Path,
     classes: Collection[str] | None,
@@ -188,19 +188,19 @@ _DIOR_CORNERS = [
     f"{axis}_{corner}" for corner in ("left_top", "right_top", "right_bottom", "left_bottom") for axis in "xy"
 ]
 
-
+# %% ../../nbs/4_data/15_xml_labels.ipynb #f97cda84
 def _dior_name(path: Path, node: Node) -> str:
     if node.text.lower() not in _DIOR_NAMES:
         raise wrong(path, node.line, node.text, f"one of DIOR-R's classes: {', '.join(DIOR_CLASSES)}")
     return _DIOR_NAMES[node.text.lower()]
 
-
+# %% ../../nbs/4_data/15_xml_labels.ipynb #41eb071e
 def _dior_box(path: Path, node: Node) -> np.ndarray:
     box = child(path, node, "robndbox")
     texts = [child(path, box, tag) for tag in _DIOR_CORNERS]
     return np.array(parse_corners(path, box.line, [inner.text for inner in texts])).reshape(4, 2)
 
-# %% ../../nbs/4_data/15_xml_labels.ipynb #f97cda84
+# %% ../../nbs/4_data/15_xml_labels.ipynb #e8fe76aa
 def read_dior(
     path: str | Path,
     classes: Collection[str]
@@ -210,7 +210,7 @@ def read_dior(
     "Read a label file of DIOR-R; names count in any letter case."
     return _read_voc(Path(path), classes, problems, _dior_box, _dior_name)
 
-
+# %% ../../nbs/4_data/15_xml_labels.ipynb #b7145501
 def write_dior(
     path: str | Path,  # replaced as a whole, or not at all
     annotation: Annotation,
@@ -226,7 +226,7 @@ def write_dior(
 # %% ../../nbs/4_data/15_xml_labels.ipynb #7ccb8e8f
 _ROBOX = ("cx", "cy", "w", "h", "angle")
 
-
+# %% ../../nbs/4_data/15_xml_labels.ipynb #fdb1f626
 def _rolabelimg_box(path: Path, node: Node) -> np.ndarray:
     if node.all("robndbox"):
         box = child(path, node, "robndbox")
@@ -237,7 +237,7 @@ def _rolabelimg_box(path: Path, node: Node) -> np.ndarray:
         raise wrong(path, box.line, [x1, y1, x2, y2], "xmin <= xmax and ymin <= ymax")
     return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
 
-
+# %% ../../nbs/4_data/15_xml_labels.ipynb #1c16890f
 def _rolabelimg_texts(poly: np.ndarray) -> dict[str, float]:
     box = rectangle(poly)[0]
     return dict(zip(_ROBOX, [*box[:4].round(9).tolist(), round(box[4] % math.pi, 9)], strict=True))

@@ -47,7 +47,7 @@ def read_data_yaml(
     splits = {key: content[key] for key in ("train", "val", "test") if content.get(key)}
     return names, {key: [value] if isinstance(value, str) else list(value) for key, value in splits.items()}
 
-
+# %% ../../nbs/4_data/15_yolo.ipynb #144716f9
 def _names(path: Path, content: dict) -> dict[int, str]:
     names = content.get("names")
     names = dict(enumerate(names)) if isinstance(names, list) else names
@@ -76,7 +76,7 @@ def _parse_line(path: Path, line: int, text: str, names: Mapping[int, str], size
     one = {"name": names[int(fields[0])], "poly": [pixels[i : i + 2] for i in range(0, 8, 2)]}
     return one if len(fields) == 9 else {**one, "score": _score(path, line, fields[9])}
 
-
+# %% ../../nbs/4_data/15_yolo.ipynb #57a3b79f
 def _score(path: Path, line: int, text: str) -> float:
     if not 0 <= as_number(text) <= 1:
         raise wrong(path, line, text, "a score from 0 to 1")
@@ -119,7 +119,7 @@ def write_yolo(
     with replacing(path) as draft:
         draft.write_text("".join(lines), encoding="utf-8", newline="\n")
 
-
+# %% ../../nbs/4_data/15_yolo.ipynb #0247395f
 def write_data_yaml(
     path: str | Path,  # replaced as a whole, or not at all
     classes: Sequence[str],  # names in the order of their numbers

@@ -83,7 +83,7 @@ def _load_each(root: Path, classes, problems: list[str], find: Callable, read: C
                 one.annotation = read(one.label, classes, problems)
     return images, None
 
-
+# %% ../../nbs/4_data/15_layouts.ipynb #8b96f16c
 def _save_each(
     root: Path, images: Sequence[LabelledImage], classes, label: str, write: Callable, lists: str = ""
 ):
@@ -138,7 +138,7 @@ _find_dior = partial(
     lists=["ImageSets/Main", "ImageSets", "Main"],
 )
 
-
+# %% ../../nbs/4_data/15_layouts.ipynb #fb7525f5
 def _hrsc(fine: bool) -> Format:
     return _each(
         lambda root: not fine and (_any("AllImages")(root) or (root / "FullDataSet").is_dir()),
@@ -175,13 +175,13 @@ def _load_yolo(root: Path, classes, problems: list[str]):
             problems.append(str(error))
     return images, tuple(names[number] for number in sorted(names))
 
-
+# %% ../../nbs/4_data/15_layouts.ipynb #962d6ca3
 def _save_yolo(root: Path, images: Sequence[LabelledImage], classes: Sequence[str]) -> None:
     _save_each(root, images, classes, _YOLO_LABEL, partial(write_yolo, classes=classes))
     splits = sorted({one.split for one in images})
     write_data_yaml(root / "data.yaml", classes, {s or "train": f"images/{s}".rstrip("/") for s in splits})
 
-
+# %% ../../nbs/4_data/15_layouts.ipynb #05dd3ce2
 _YOLO_LABEL = "labels/{split}/{name}.txt"
 _YOLO = Format(
     lambda root: len([*root.glob("*.yaml"), *root.glob("*.yml")]) == 1,
@@ -198,12 +198,12 @@ def _coco_files(root: Path) -> list[Path]:
     ]
     return sorted([*files, *root.glob("*/_annotations.coco.json"), *root.glob("_annotations.coco.json")])
 
-
+# %% ../../nbs/4_data/15_layouts.ipynb #7785f01c
 def _coco_split(path: Path) -> str:
     found = re.search("train|val|test", path.stem if path.parent.name == "annotations" else path.parent.name)
     return found[0] if found else ""
 
-
+# %% ../../nbs/4_data/15_layouts.ipynb #346275c0
 def _coco_home(root: Path, path: Path, names: Sequence[str]) -> Path:
     "The folder that most of the images are in."
     split = _coco_split(path)
@@ -217,7 +217,7 @@ def _coco_home(root: Path, path: Path, names: Sequence[str]) -> Path:
     ]
     return max(places, key=lambda place: sum((place / name).is_file() for name in names[:20]))
 
-# %% ../../nbs/4_data/15_layouts.ipynb #7785f01c
+# %% ../../nbs/4_data/15_layouts.ipynb #32d8e57c
 def _load_coco(root: Path, classes, problems: list[str], boxes: bool):
     images, order = [], {}
     for path in _coco_files(root):
@@ -244,7 +244,7 @@ def _load_coco(root: Path, classes, problems: list[str], boxes: bool):
         raise FileNotFoundError(f"{root}: expected annotations/*.json; {listing(root)}")
     return images, tuple(order)
 
-
+# %% ../../nbs/4_data/15_layouts.ipynb #c77c3405
 def _save_coco(root: Path, images: Sequence[LabelledImage], classes: Sequence[str], boxes: bool) -> None:
     (root / "annotations").mkdir(parents=True, exist_ok=True)
     for split in sorted({one.split for one in images}):
@@ -252,7 +252,7 @@ def _save_coco(root: Path, images: Sequence[LabelledImage], classes: Sequence[st
         files = {one.image.name if one.image else f"{one.name}.png": one.annotation for one in mine}
         write_coco(root / f"annotations/instances_{split or 'all'}.json", files, classes, boxes)
 
-
+# %% ../../nbs/4_data/15_layouts.ipynb #b8e69066
 def _coco(boxes: bool) -> Format:
     return Format(
         lambda root: not boxes and bool(_coco_files(root)),
@@ -273,7 +273,7 @@ def _load_task1(root: Path, classes, problems: list[str]):
     images = [LabelledImage(name, annotation=from_objects(found)) for name, found in sorted(objects.items())]
     return images, tuple(path.stem.removeprefix("Task1_") for path in files)
 
-
+# %% ../../nbs/4_data/15_layouts.ipynb #ed2919d7
 def _save_task1(root: Path, images: Sequence[LabelledImage], classes: Sequence[str]) -> None:
     lines = {name: [] for name in classes}
     for image in images:
