@@ -142,7 +142,7 @@ def _demo(args: argparse.Namespace) -> None:
     for name in ("report.html", "last.pt", "metrics.json"):
         print(f"  {args.out / name}")
 
-# %% ../../nbs/5_run/23_cli.ipynb #0336c7b1
+# %% ../../nbs/5_run/23_cli.ipynb #dd855ac8
 def _eval(args: argparse.Namespace) -> None:
     "Score Task1 result files against label files."
     from atss_nb.run.results import read_results, write_evaluation
@@ -220,7 +220,7 @@ _LAB = {
     "--no-browser": {"action": "store_true"},
 }
 
-# %% ../../nbs/5_run/23_cli.ipynb #1cf1ed11
+# %% ../../nbs/5_run/23_cli.ipynb #8045c8bf
 PROTOCOL_NAMES = ("dota-devkit", "mmrotate", "hrsc-voc07", "hrsc-voc12", "coco")
 _EVAL = {
     "results": {"type": Path, "help": "folder with Task1_<class>.txt"},
