@@ -142,7 +142,7 @@ def _demo(args: argparse.Namespace) -> None:
     for name in ("report.html", "last.pt", "metrics.json"):
         print(f"  {args.out / name}")
 
-# %% ../../nbs/5_run/23_cli.ipynb #dd855ac8
+# %% ../../nbs/5_run/23_cli.ipynb #3f6f8d1c
 def _eval(args: argparse.Namespace) -> None:
     "Score Task1 result files against label files."
     from atss_nb.run.results import read_results, write_evaluation
@@ -153,6 +153,17 @@ def _eval(args: argparse.Namespace) -> None:
     if args.json:
         write_evaluation(args.json, evaluation, files.notes)
         print(f"wrote {args.json}")
+
+# %% ../../nbs/5_run/23_cli.ipynb #184d5b42
+def _submit(args: argparse.Namespace) -> None:
+    "Check Task1 result files and zip them for DOTA's server."
+    from atss_nb.run.submission import check_submission, read_submission, write_submission
+
+    checked = check_submission(args.results, args.imageset, args.classes)
+    write_submission(args.out, checked)
+    read_submission(args.out, args.imageset, args.classes)
+    print("\n".join(f"note: {note}" for note in checked.notes))
+    print(f"{len(checked)} detections of {len(checked.lines)} classes in {args.out}")
 
 # %% ../../nbs/5_run/23_cli.ipynb #4a3ed98d
 MODELS = ("small", "resnet18", "resnet34", "resnet50", "resnet101")
@@ -220,7 +231,7 @@ _LAB = {
     "--no-browser": {"action": "store_true"},
 }
 
-# %% ../../nbs/5_run/23_cli.ipynb #8045c8bf
+# %% ../../nbs/5_run/23_cli.ipynb #5741ee16
 PROTOCOL_NAMES = ("dota-devkit", "mmrotate", "hrsc-voc07", "hrsc-voc12", "coco")
 _EVAL = {
     "results": {"type": Path, "help": "folder with Task1_<class>.txt"},
@@ -232,6 +243,14 @@ _EVAL = {
     "--classes": {"nargs": "+", "default": (), "help": "without: all in the results and the labels"},
 }
 
+# %% ../../nbs/5_run/23_cli.ipynb #79639130
+_SUBMIT = {
+    "results": {"type": Path, "help": "folder with Task1_<class>.txt"},
+    "out": {"type": Path, "help": "zip file to write"},
+    "--imageset": {"type": Path, "help": "file with the names of the images of the set"},
+    "--classes": {"nargs": "+", "default": (), "help": "without: those of the DOTA release that fits"},
+}
+
 # %% ../../nbs/5_run/23_cli.ipynb #8e53d82f
 COMMANDS = {
     "demo": (_demo, _DEMO),
@@ -241,6 +260,7 @@ COMMANDS = {
     "test": (_test, _TEST),
     "predict": (_predict, _PREDICT),
     "eval": (_eval, _EVAL),
+    "submit": (_submit, _SUBMIT),
 }
 
 # %% ../../nbs/5_run/23_cli.ipynb #dd8ae710
