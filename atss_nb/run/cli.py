@@ -142,7 +142,7 @@ def _demo(args: argparse.Namespace) -> None:
     for name in ("report.html", "last.pt", "metrics.json"):
         print(f"  {args.out / name}")
 
-# %% ../../nbs/5_run/23_cli.ipynb #e116f345
+# %% ../../nbs/5_run/23_cli.ipynb #acb0c830
 def _eval(args: argparse.Namespace) -> None:
     "Score Task1 result files against label files."
     from atss_nb.run.results import read_results, write_evaluation
@@ -154,7 +154,7 @@ def _eval(args: argparse.Namespace) -> None:
         write_evaluation(args.json, evaluation, files.notes)
         print(f"wrote {args.json}")
 
-# %% ../../nbs/5_run/23_cli.ipynb #8e431fe7
+# %% ../../nbs/5_run/23_cli.ipynb #99885ee6
 def _submit(args: argparse.Namespace) -> None:
     "Check Task1 result files and zip them for DOTA's server."
     from atss_nb.run.submission import check_submission, read_submission, write_submission
@@ -231,7 +231,7 @@ _LAB = {
     "--no-browser": {"action": "store_true"},
 }
 
-# %% ../../nbs/5_run/23_cli.ipynb #64a0ca70
+# %% ../../nbs/5_run/23_cli.ipynb #f8eea240
 PROTOCOL_NAMES = ("dota-devkit", "mmrotate", "hrsc-voc07", "hrsc-voc12", "coco")
 _EVAL = {
     "results": {"type": Path, "help": "folder with Task1_<class>.txt"},
@@ -243,7 +243,7 @@ _EVAL = {
     "--classes": {"nargs": "+", "default": (), "help": "without: all in the results and the labels"},
 }
 
-# %% ../../nbs/5_run/23_cli.ipynb #24a77dfd
+# %% ../../nbs/5_run/23_cli.ipynb #1358c395
 _SUBMIT = {
     "results": {"type": Path, "help": "folder with Task1_<class>.txt"},
     "out": {"type": Path, "help": "zip file to write"},
