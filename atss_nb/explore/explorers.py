@@ -51,7 +51,11 @@ def control(
 
 # %% ../../nbs/6_explore/25_explorers.ipynb #cb5fa570
 def load_picture(
-    image: Tensor | np.ndarray | bytes | str | Path,  # (3, H, W) in [0, 1], (H, W, 3) uint8, a file or its content
+    image: Tensor
+    | np.ndarray
+    | bytes
+    | str
+    | Path,  # (3, H, W) in [0, 1], (H, W, 3) uint8, a file or its content
 ) -> Image.Image:  # RGB
     "Any image as a picture. Raises `OSError` or `ValueError` where it is none."
     if isinstance(image, Tensor):
@@ -82,7 +86,9 @@ def box_notes(
     border = hbb2obb(boxes.new_tensor([[0, 0, extent[1], extent[0]]]))
     flat, outside = (boxes[:, 2:4] == 0).any(1), inside_margin(boxes[:, :2], border)[:, 0] < 0
     notes = [f"object {i + 1} has no area" for i in flat.nonzero()[:, 0].tolist()]
-    return notes + [f"the centre of object {i + 1} is off the image" for i in outside.nonzero()[:, 0].tolist()]
+    return notes + [
+        f"the centre of object {i + 1} is off the image" for i in outside.nonzero()[:, 0].tolist()
+    ]
 
 # %% ../../nbs/6_explore/25_explorers.ipynb #8593d7e8
 def rounded(value):  # numbers, texts, tensors, lists and dicts of them -> the same without tensors
@@ -152,7 +158,9 @@ class Explorer(anywidget.AnyWidget):
 # %% ../../nbs/6_explore/25_explorers.ipynb #f2e1770a
 def make_controls(explorer: Explorer) -> dict[str, Widget]:  # name of the setting -> ipywidget
     "An ipywidget for each setting, linked to it, in the order of the class."
-    traits = {n: t for kind in type(explorer).__mro__ for n, t in vars(kind).items() if isinstance(t, TraitType)}
+    traits = {
+        n: t for kind in type(explorer).__mro__ for n, t in vars(kind).items() if isinstance(t, TraitType)
+    }
     controls = {n: t.metadata["control"]() for n, t in traits.items() if "control" in t.metadata}
     for name, widget in controls.items():
         link((explorer, name), (widget, "value"))

@@ -7,7 +7,7 @@ __all__ = ['LOSSES', 'clamped_path', 'walk_edges', 'iou_slopes', 'edge_pushes', 
            'turned_copies', 'broken', 'AngleDial', 'name_rows', 'dial_rings', 'jump_note']
 
 # %% ../../nbs/6_explore/25_geometry.ipynb #317640a9
-from math import cos, pi, sin
+from math import cos, sin
 
 import torch
 from ipywidgets import IntSlider, ToggleButtons
@@ -83,7 +83,11 @@ def edge_pushes(
     edges = [(cos(t), sin(t), w, gw), (-sin(t), cos(t), h, gh)]
     edges += [(-nx, -ny, side, g) for nx, ny, side, g in edges]
     return [
-        {"at": [x + nx * side / 2, y + ny * side / 2], "normal": [nx, ny], "push": g + (nx * gx + ny * gy) / 2}
+        {
+            "at": [x + nx * side / 2, y + ny * side / 2],
+            "normal": [nx, ny],
+            "push": g + (nx * gx + ny * gy) / 2,
+        }
         for nx, ny, side, g in edges
     ]
 
@@ -113,7 +117,13 @@ class OverlapWalk(Explorer, js="walk"):
         up = torch.stack([b[4].sin(), -b[4].cos()]) * 2 * max(self.extent)
         lines = {"axis": torch.stack([a[:2] - up, a[:2] + up]), "centre": a[:2], "edges": edges}
         polygon = intersection_polygon(a, b)
-        return lines | {"numbers": numbers, "gradient": slopes, "pushes": pushes, "polygon": polygon, "show": self.show}
+        return lines | {
+            "numbers": numbers,
+            "gradient": slopes,
+            "pushes": pushes,
+            "polygon": polygon,
+            "show": self.show,
+        }
 
 # %% ../../nbs/6_explore/25_geometry.ipynb #fb78f71a
 _RANGES = {  # where a convention's angle may point, clockwise on the screen [degrees]
@@ -188,14 +198,20 @@ class AngleDial(Explorer, js="dial"):
             losses.append({"name": name, "points": broken(turns, curve, 0.5), "now": now[0]})
         angles = torch.rad2deg(regularize(copies, self.definition)[:, 4])
         answer = {"curve": broken(turns, angles, 30), "losses": losses, "prediction": prediction[0]}
-        answer |= {"turn": turn[0], "definition": self.definition, "jump": jump_note(box, turn, self.definition)}
+        answer |= {
+            "turn": turn[0],
+            "definition": self.definition,
+            "jump": jump_note(box, turn, self.definition),
+        }
         return answer | {"names": name_rows(box, self.definition), "rings": dial_rings(box, self.definition)}
 
 # %% ../../nbs/6_explore/25_geometry.ipynb #80965599
 def name_rows(box: Tensor, chosen: str) -> list[dict]:
     "The table of names."
     units = {name: "degrees" if name in _MIRRORED else "rad" for name in _RANGES}
-    return [{"name": n, "numbers": v, "unit": units[n], "chosen": n == chosen} for n, v in names_of(box).items()]
+    return [
+        {"name": n, "numbers": v, "unit": units[n], "chosen": n == chosen} for n, v in names_of(box).items()
+    ]
 
 
 def dial_rings(box: Tensor, chosen: str) -> list[dict]:

@@ -156,7 +156,9 @@ def scene_code(
     lines += ["from atss_nb.geometry.boxes import hbb2obb, obb2hbb"] if upright else []
     lines += ["from atss_nb.samples.anchors import AnchorGrid"]
     lines += [f"from atss_nb.samples.assign import {type(rule).__name__}", ""]
-    lines += [f"boxes = torch.tensor([  # cx, cy, w, h [px], angle [rad]\n{rows}], dtype=torch.float64).view(-1, 5)"]
+    lines += [
+        f"boxes = torch.tensor([  # cx, cy, w, h [px], angle [rad]\n{rows}], dtype=torch.float64).view(-1, 5)"
+    ]
     lines += ["boxes = hbb2obb(obb2hbb(boxes))"] if upright else []
     lines += [f"anchors = {grid!r}({tuple(extent)})", f"found = {rule!r}.explain(anchors, boxes)"]
     lines += ["print(found.assignment.gt_index.unique(return_counts=True))"]

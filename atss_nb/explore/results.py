@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from ipywidgets import FloatSlider, Play, ToggleButtons
 from torch import Tensor
-from traitlets import Float, Int, Unicode
+from traitlets import Float, Unicode
 
 from .explorers import Explorer, control
 from ..geometry.nms import nms_rotated, soft_nms_rotated
@@ -98,7 +98,12 @@ def judged(
     iou, _ = best_matches(boxes.numpy(), group.numpy(), truths.numpy(), start.numpy())
     order = prediction["scores"].argsort(descending=True, stable=True).tolist()
     rows = [
-        {"index": len(truths) + i, "score": prediction["scores"][i], "iou": float(iou[i]), "hit": verdicts[i] == 1}
+        {
+            "index": len(truths) + i,
+            "score": prediction["scores"][i],
+            "iou": float(iou[i]),
+            "hit": verdicts[i] == 1,
+        }
         | {"precision": float(precision[n]), "recall": float(recall[n])}
         for n, i in enumerate(order)
     ]
@@ -117,7 +122,11 @@ def staircase(
     return torch.stack([left, right], 1).flatten(0, 1)
 
 # %% ../../nbs/6_explore/25_results.ipynb #2de74eac
-_TRUTHS = ((100.0, 90.0, 120.0, 50.0, 0.3), (290.0, 110.0, 110.0, 44.0, -0.6), (190.0, 240.0, 150.0, 48.0, 0.1))
+_TRUTHS = (
+    (100.0, 90.0, 120.0, 50.0, 0.3),
+    (290.0, 110.0, 110.0, 44.0, -0.6),
+    (190.0, 240.0, 150.0, 48.0, 0.1),
+)
 _FOUND = (
     (104.0, 94.0, 118.0, 48.0, 0.34), (300.0, 112.0, 100.0, 40.0, -0.5), (190.0, 262.0, 150.0, 48.0, 0.15),
     (60.0, 210.0, 80.0, 36.0, 0.9), (110.0, 84.0, 112.0, 52.0, 0.2),
@@ -134,7 +143,10 @@ class PrecisionRecall(Explorer, js="results"):
         truths = torch.tensor(_TRUTHS) if truths is None else truths
         boxes = torch.tensor(_FOUND) if boxes is None else boxes
         scores = torch.linspace(0.95, 0.55, len(boxes)) if scores is None else scores
-        scene = {"truths": len(truths), "scores": [1.0] * len(truths) + [round(s, 4) for s in scores.tolist()]}
+        scene = {
+            "truths": len(truths),
+            "scores": [1.0] * len(truths) + [round(s, 4) for s in scores.tolist()],
+        }
         everything, settings = torch.cat([truths, boxes]), {"extent": [320, 400]} | settings
         super().__init__(everything, title="precision and recall", scene=scene, **settings)
 
@@ -153,7 +165,11 @@ def read_recording(
     path = Path(run) / "watched.jsonl"
     if not path.exists():
         raise FileNotFoundError(f"{path}: this run recorded no image; `atss demo` records one")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n"]
+    rows = [
+        json.loads(line)
+        for line in path.read_text(encoding="utf-8").splitlines(keepends=True)
+        if line[-1] == "\n"
+    ]
     if not rows or "image" not in rows[0]:
         raise ValueError(f"{path}: expected a first line with the image and its objects")
     return rows[0], rows[1:]
@@ -168,12 +184,19 @@ def epoch_outcome(
     labels, scores = (torch.tensor(row[key]) for key in ("labels", "scores"))
     sure, boxes = scores >= score, torch.tensor(row["boxes"]).view(-1, 5)
     prediction = {"boxes": boxes[sure], "labels": labels[sure].long(), "scores": scores[sure]}
-    target = {"boxes": torch.tensor(truth["boxes"]).view(-1, 5), "labels": torch.tensor(truth["labels"]).long()}
+    target = {
+        "boxes": torch.tensor(truth["boxes"]).view(-1, 5),
+        "labels": torch.tensor(truth["labels"]).long(),
+    }
     verdicts, found = match_image(prediction, target)
     pairs = zip(prediction["boxes"], verdicts, prediction["scores"], strict=True)
     predictions = [{"box": b, "hit": bool(v == 1), "score": s} for b, v, s in pairs]
     truths = [{"box": b, "found": bool(f)} for b, f in zip(target["boxes"], found, strict=True)]
-    counts = {"hits": int((verdicts == 1).sum()), "false": int((verdicts == 0).sum()), "missed": int((~found).sum())}
+    counts = {
+        "hits": int((verdicts == 1).sum()),
+        "false": int((verdicts == 0).sum()),
+        "missed": int((~found).sum()),
+    }
     counts["positives"] = len(row["positives"])
     return {"predictions": predictions, "truths": truths, "positives": row["positives"], "counts": counts}
 

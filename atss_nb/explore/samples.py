@@ -40,7 +40,9 @@ def level_fit(
     rows = []
     for v in anchors.levels:
         part = slice(v.start, v.start + v.count)
-        sizes = sorted({round(side) for side in anchors.boxes[part][: v.per_location, 2:4].flatten().tolist()})
+        sizes = sorted(
+            {round(side) for side in anchors.boxes[part][: v.per_location, 2:4].flatten().tolist()}
+        )
         row = {"stride": v.stride, "cells": [v.height, v.width], "count": v.count, "offset": v.offset}
         row["sides"] = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(sizes[0])
         rows.append(row | {"best": iou[part].max()})
@@ -76,7 +78,9 @@ class AnchorTiling(Explorer, js="tiling"):
         return {"levels": levels, "level": self.level, "cell": cell, "best": best, "total": len(anchors)}
 
 # %% ../../nbs/6_explore/25_samples.ipynb #75263003
-CODERS = {name: DeltaXYWHA.preset(name) for name in ("le90", "le135", "oc")} | {"distances": DistanceLTRB("le90")}
+CODERS = {name: DeltaXYWHA.preset(name) for name in ("le90", "le135", "oc")} | {
+    "distances": DistanceLTRB("le90")
+}
 
 
 def delta_names(coder: DeltaXYWHA | DistanceLTRB) -> list[str]:

@@ -171,7 +171,7 @@ def _demo(args: argparse.Namespace) -> None:
     for name in ("report.html", "last.pt", "metrics.json"):
         print(f"  {args.out / name}")
 
-# %% ../../nbs/5_run/23_cli.ipynb #92088c4f
+# %% ../../nbs/5_run/23_cli.ipynb #5560a4b9
 def _eval(args: argparse.Namespace) -> None:
     "Score Task1 result files against label files."
     from atss_nb.run.results import read_results, write_evaluation
@@ -208,6 +208,17 @@ def _doctor(args: argparse.Namespace) -> int:  # 1 where there are errors
     report = examine(args.data, args.format, args.classes or None, **options)
     print(report.to_json() if args.json else report.text())
     return int(bool(report.errors))
+
+# %% ../../nbs/5_run/23_cli.ipynb #930654fd
+def _submit(args: argparse.Namespace) -> None:
+    "Check Task1 result files and zip them for DOTA's server."
+    from atss_nb.run.submission import check_submission, read_submission, write_submission
+
+    checked = check_submission(args.results, args.imageset, args.classes)
+    write_submission(args.out, checked)
+    read_submission(args.out, args.imageset, args.classes)
+    print("\n".join(f"note: {note}" for note in checked.notes))
+    print(f"{len(checked)} detections of {len(checked.lines)} classes in {args.out}")
 
 # %% ../../nbs/5_run/23_cli.ipynb #4a3ed98d
 MODELS = ("small", "resnet18", "resnet34", "resnet50", "resnet101")
@@ -332,7 +343,7 @@ _LAB = {
     "--no-browser": {"action": "store_true"},
 }
 
-# %% ../../nbs/5_run/23_cli.ipynb #eba25d1f
+# %% ../../nbs/5_run/23_cli.ipynb #2199dde5
 PROTOCOL_NAMES = ("dota-devkit", "mmrotate", "hrsc-voc07", "hrsc-voc12", "coco")
 _EVAL = {
     "results": {"type": Path, "help": "folder with Task1_<class>.txt"},
@@ -344,7 +355,15 @@ _EVAL = {
     "--classes": {"nargs": "+", "default": (), "help": "without: all in the results and the labels"},
 }
 
-# %% ../../nbs/5_run/23_cli.ipynb #13ea07f0
+# %% ../../nbs/5_run/23_cli.ipynb #75101fb0
+_SUBMIT = {
+    "results": {"type": Path, "help": "folder with Task1_<class>.txt"},
+    "out": {"type": Path, "help": "zip file to write"},
+    "--imageset": {"type": Path, "help": "file with the names of the images of the set"},
+    "--classes": {"nargs": "+", "default": (), "help": "without: those of the DOTA release that fits"},
+}
+
+# %% ../../nbs/5_run/23_cli.ipynb #413b67c8
 COMMANDS = {
     "demo": (_demo, _DEMO),
     "lab": (_lab, _LAB),
@@ -356,6 +375,7 @@ COMMANDS = {
     "eval": (_eval, _EVAL),
     "convert": (_convert, _CONVERT),
     "doctor": (_doctor, _DOCTOR),
+    "submit": (_submit, _SUBMIT),
 }
 
 # %% ../../nbs/5_run/23_cli.ipynb #dd8ae710

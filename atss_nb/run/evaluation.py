@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PROTOCOLS', 'METRICS', 'IOU_THRESHOLDS', 'average_precision', 'Curve', 'precision_recall', 'Protocol', 'Evaluation',
-           'rules', 'evaluate', 'as_rows', 'evaluate_rows', 'score_class', 'match_image']
+           'rules', 'evaluate', 'as_rows', 'evaluate_rows', 'match_rows', 'score', 'score_class', 'match_image']
 
-# %% ../../nbs/5_run/20_evaluation.ipynb #d4e40667
+# %% ../../nbs/5_run/20_evaluation.ipynb #7780cbf9
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ import torch
 
 from .matching import Matched, Rows, flatten, judge, match
 
-# %% ../../nbs/5_run/20_evaluation.ipynb #68308c0b
+# %% ../../nbs/5_run/20_evaluation.ipynb #adb930bc
 def average_precision(
     recall: np.ndarray,  # (M,) rising
     precision: np.ndarray,  # (M,)
@@ -30,7 +30,7 @@ def average_precision(
     rungs = np.arange(0.0, 1.1, 0.1) if metric == "voc07" else np.linspace(0.0, 1.0, 101)
     return float(np.append(envelope, 0.0)[np.searchsorted(recall, rungs)].sum() / len(rungs))
 
-# %% ../../nbs/5_run/20_evaluation.ipynb #f081a186
+# %% ../../nbs/5_run/20_evaluation.ipynb #a92f11ff
 class Curve(NamedTuple):
     "Precision against recall, one point per detection that counts, by falling score."
 
@@ -49,7 +49,7 @@ def precision_recall(
     hits = np.cumsum(verdict[counted] == 1)
     return Curve(hits / max(positives, 1), hits / np.arange(1, len(hits) + 1), scores[counted])
 
-# %% ../../nbs/5_run/20_evaluation.ipynb #25a18078
+# %% ../../nbs/5_run/20_evaluation.ipynb #555f2117
 class Protocol(NamedTuple):
     "What one evaluator counts as a hit, and what it makes of it."
 
@@ -70,7 +70,7 @@ PROTOCOLS = {
 METRICS = ("area", "voc07", "coco101")
 IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))  # 0.5, 0.55, ..., 0.95
 
-# %% ../../nbs/5_run/20_evaluation.ipynb #6dcece5d
+# %% ../../nbs/5_run/20_evaluation.ipynb #e52636f2
 @dataclass(frozen=True)
 class Evaluation:
     "Average precision per class and IoU threshold; None where the protocol gives no number."
@@ -80,15 +80,8 @@ class Evaluation:
     per_class: dict[str, dict[str, float | None]]  # {name: {"0.50": AP, ..., "0.95": AP}}
     counts: dict[str, dict[str, int]]  # {name: {"gts", "difficult", "detections"}}
     curves: dict[str, Curve]  # at the first threshold
-    images: int = 0
-
-    def positives(
-        self,
-        name: str,  # of a class
-    ) -> int:
-        "How many objects of a class there are to find."
-        left_out = PROTOCOLS[self.protocol].difficult == "ignore"
-        return self.counts[name]["gts"] - left_out * self.counts[name]["difficult"]
+    positives: dict[str, int]  # {name: how many objects there are to find}
+    images: int  # number of images
 
     def mean(
         self,
@@ -96,7 +89,7 @@ class Evaluation:
     ) -> float | None:
         "Mean over the classes that the protocol takes into it."
         everyone = PROTOCOLS[self.protocol].all_classes
-        rows = [ap for name, ap in self.per_class.items() if everyone or self.positives(name)]
+        rows = [ap for name, ap in self.per_class.items() if everyone or self.positives[name]]
         return _mean(v for ap in rows for t, v in ap.items() if threshold in (None, t))
 
     AP50 = property(lambda self: self.mean("0.50"))
@@ -116,7 +109,7 @@ class Evaluation:
         "The same as a table."
         return _table(self)
 
-# %% ../../nbs/5_run/20_evaluation.ipynb #82785cf3
+# %% ../../nbs/5_run/20_evaluation.ipynb #6bbc1e35
 def _mean(values) -> float | None:
     "Mean of what is there."
     known = [value for value in values if value is not None]
@@ -126,7 +119,7 @@ def _mean(values) -> float | None:
 def _three_digits(value: float | None) -> str:
     return f"{'-':>7}" if value is None else f"{value:7.3f}"
 
-# %% ../../nbs/5_run/20_evaluation.ipynb #2535a626
+# %% ../../nbs/5_run/20_evaluation.ipynb #b0dca1d2
 def _table(evaluation: Evaluation) -> str:
     "One line per class and one for the means."
     width = max(map(len, ("class", *evaluation.per_class)))
@@ -138,7 +131,7 @@ def _table(evaluation: Evaluation) -> str:
     values = evaluation.AP50, evaluation.AP75, evaluation.mAP
     return "\n".join([*lines, f"{'mean':{width + 29}}" + "".join(map(_three_digits, values))])
 
-# %% ../../nbs/5_run/20_evaluation.ipynb #1937836f
+# %% ../../nbs/5_run/20_evaluation.ipynb #4d3d7f15
 def rules(
     protocol: str,  # a name in PROTOCOLS
     metric: str | None = None,  # None: the protocol's own, else "area"
@@ -155,7 +148,7 @@ def rules(
         raise ValueError(f"iou_thresholds is {iou_thresholds}, expected numbers in (0, 1], at least one")
     return PROTOCOLS[protocol], metric or allowed[0]
 
-# %% ../../nbs/5_run/20_evaluation.ipynb #fcc5fee5
+# %% ../../nbs/5_run/20_evaluation.ipynb #ad2e150a
 def evaluate(
     predictions: Sequence[dict],  # per image: boxes (M, 5), scores (M,), labels (M,), perhaps polys (M, 4, 2)
     targets: Sequence[
@@ -171,7 +164,7 @@ def evaluate(
     rows = as_rows(predictions, targets, len(classes))
     return evaluate_rows(*rows, len(targets), classes, metric, iou_thresholds, protocol)
 
-# %% ../../nbs/5_run/20_evaluation.ipynb #d05141e2
+# %% ../../nbs/5_run/20_evaluation.ipynb #73c941a2
 def as_rows(
     predictions: Sequence[dict], targets: Sequence[dict], num_classes: int
 ) -> tuple[Rows, Rows]:  # detections, ground truths
@@ -181,7 +174,7 @@ def as_rows(
     dets = flatten(predictions, "predictions", "scores", None, num_classes)
     return dets, flatten(targets, "targets", "difficult", False, num_classes)
 
-# %% ../../nbs/5_run/20_evaluation.ipynb #b506c1f5
+# %% ../../nbs/5_run/20_evaluation.ipynb #6e9bb175
 def evaluate_rows(
     dets: Rows,
     gts: Rows,
@@ -197,14 +190,36 @@ def evaluate_rows(
         from atss_nb.run.protocols import evaluate_coco
 
         return evaluate_coco(dets, gts, images, classes, iou_thresholds)
-    found = match(dets, gts, images, len(classes), rule.overlap == "polygon")
-    ignored = (found.gts.extra != 0) & (rule.difficult == "ignore")
+    found, ignored = match_rows(dets, gts, images, len(classes), rule)
     verdicts = {f"{t:.2f}": judge(found.iou, found.gt, ignored, t, rule.strict) for t in iou_thresholds}
-    scored = {name: score_class(found, ignored, verdicts, k, metric, rule) for k, name in enumerate(classes)}
-    parts = ({name: row[i] for name, row in scored.items()} for i in range(3))
-    return Evaluation(metric, protocol, *parts, images)
+    return score(found, ignored, verdicts, images, classes, metric, protocol)
 
-# %% ../../nbs/5_run/20_evaluation.ipynb #0c45a275
+
+def match_rows(
+    dets: Rows, gts: Rows, images: int, num_classes: int, rule: Protocol
+) -> tuple[Matched, np.ndarray]:  # who meets whom; (G,) bool, the objects that do not count
+    "Match as a protocol wants it."
+    found = match(dets, gts, images, num_classes, rule.overlap == "polygon")
+    return found, (found.gts.extra != 0) & (rule.difficult == "ignore")
+
+# %% ../../nbs/5_run/20_evaluation.ipynb #436e0ef1
+def score(
+    found: Matched,
+    ignored: np.ndarray,  # (G,) bool
+    verdicts: dict[str, np.ndarray],  # (M,) 1, 0 or -1 for each threshold
+    images: int,
+    classes: Sequence[str],
+    metric: str,
+    protocol: str,
+) -> Evaluation:
+    "Average precision of verdicts already given."
+    rule = PROTOCOLS[protocol]
+    rows = {name: score_class(found, ignored, verdicts, k, metric, rule) for k, name in enumerate(classes)}
+    return Evaluation(
+        metric, protocol, *({name: row[i] for name, row in rows.items()} for i in range(4)), images
+    )
+
+# %% ../../nbs/5_run/20_evaluation.ipynb #4a01433b
 def score_class(
     found: Matched,
     ignored: np.ndarray,  # (G,) bool
@@ -212,7 +227,7 @@ def score_class(
     label: int,
     metric: str,
     rule: Protocol,
-) -> tuple[dict, dict, Curve]:  # AP per threshold, counts, curve at the first threshold
+) -> tuple[dict, dict, Curve, int]:  # AP per threshold, counts, curve at the first threshold, positives
     "One class."
     rows = slice(*np.searchsorted(found.dets.label, (label, label + 1)).tolist())
     mine = slice(*np.searchsorted(found.gts.label, (label, label + 1)).tolist())
@@ -222,7 +237,7 @@ def score_class(
     curves = {t: precision_recall(v[rows], scores, positives) for t, v in verdicts.items()}
     nothing = _without_objects(metric, rule, counts["detections"])
     ap = {t: average_precision(*c[:2], metric) if positives else nothing for t, c in curves.items()}
-    return ap, counts, next(iter(curves.values()))
+    return ap, counts, next(iter(curves.values())), positives
 
 
 def _without_objects(metric: str, rule: Protocol, detections: int) -> float | None:
@@ -230,7 +245,7 @@ def _without_objects(metric: str, rule: Protocol, detections: int) -> float | No
     zero = not rule.all_classes or (metric == "voc07" and detections > 0)
     return 0.0 if zero else None
 
-# %% ../../nbs/5_run/20_evaluation.ipynb #7cf32936
+# %% ../../nbs/5_run/20_evaluation.ipynb #2bc94ca7
 def match_image(
     prediction: dict,  # boxes (M, 5), scores (M,), labels (M,)
     target: dict,  # boxes (G, 5), labels (G,), difficult (G,) if known
@@ -240,8 +255,7 @@ def match_image(
     "What became of each detection and each object of one image, in the order given."
     classes = 1 + max(int(max(s["labels"], default=0)) for s in (prediction, target))
     rule, _ = rules(protocol, None, [iou_threshold])
-    found = match(*as_rows([prediction], [target], classes), 1, classes, rule.overlap == "polygon")
-    ignored = (found.gts.extra != 0) & (rule.difficult == "ignore")
+    found, ignored = match_rows(*as_rows([prediction], [target], classes), 1, classes, rule)
     judged = judge(found.iou, found.gt, ignored, iou_threshold, rule.strict)
     verdict, hit = np.zeros(len(judged), np.int8), np.zeros(len(ignored), bool)
     verdict[found.det_order] = judged

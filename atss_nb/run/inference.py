@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['detect', 'predict_dataset', 'predict']
 
-# %% ../../nbs/5_run/21_inference.ipynb #3238bb15
+# %% ../../nbs/5_run/21_inference.ipynb #c91e78e2
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,21 +18,25 @@ from ..data.transforms import fit_scale, resize
 from ..geometry.boxes import scale_boxes
 from .results import Prediction, read_task1, write_task1
 
-# %% ../../nbs/5_run/21_inference.ipynb #f17974ba
+# %% ../../nbs/5_run/21_inference.ipynb #3085e14c
 @torch.no_grad()
 def detect(
     model: nn.Module,
     images: Sequence[Tensor],  # (3, H, W) float in [0, 1]; sizes may differ
+    precision: str = "float32",  # or "bfloat16", "float16": the network computes in it, the boxes do not
 ) -> list[dict[str, Tensor]]:  # boxes (M, 5), scores (M,), labels (M,) per image, on the CPU
     "One batch through the detector, which is afterwards in the mode it came in."
-    device, training = next(model.parameters()).device, model.training
+    if precision not in ("float32", "bfloat16", "float16"):
+        raise ValueError(f"precision: expected float32, bfloat16 or float16, got {precision!r}")
+    device, training, half = next(model.parameters()).device, model.training, precision != "float32"
     try:
-        found = model.eval()([image.to(device) for image in images])
+        with torch.autocast(device.type, getattr(torch, precision) if half else None, enabled=half):
+            found = model.eval()([image.to(device) for image in images])
     finally:
         model.train(training)
     return [{key: value.cpu() for key, value in one.items()} for one in found]
 
-# %% ../../nbs/5_run/21_inference.ipynb #3b2467f5
+# %% ../../nbs/5_run/21_inference.ipynb #62e14dfb
 def predict_dataset(
     model: nn.Module,
     dataset,  # image and target by index, such as DotaDataset
@@ -47,7 +51,7 @@ def predict_dataset(
         targets += [target for _, target in batch]
     return predictions, targets
 
-# %% ../../nbs/5_run/21_inference.ipynb #c6d4f841
+# %% ../../nbs/5_run/21_inference.ipynb #77c82123
 def _load(
     image: Tensor | str | Path,  # (3, H, W) float in [0, 1] or uint8, or a file
     size: int,  # long side wanted [px]; 0: as it is
@@ -60,7 +64,7 @@ def _load(
     scale = fit_scale(image.shape[-2:], size)
     return resize(image, {"boxes": torch.zeros(0, 5)}, scale)[0], scale
 
-# %% ../../nbs/5_run/21_inference.ipynb #ca04afb0
+# %% ../../nbs/5_run/21_inference.ipynb #dd032de0
 def predict(
     model: nn.Module,
     images: Sequence[Tensor | str | Path],  # files, or (3, H, W) tensors: float in [0, 1] or uint8
@@ -68,14 +72,16 @@ def predict(
     size: int = 0,  # long side that the model was trained with [px]; 0: images as they are
     batch_size: int = 8,
     progress: bool = False,  # show a bar
+    precision: str = "float32",  # as in `detect`
 ) -> list[Prediction]:  # one per image, in order, in the pixels of the image as given
     "Detect objects in images; they are read a batch at a time."
     results = []
     for start in tqdm(range(0, len(images), batch_size), "predicting", disable=not progress):
         names = images[start : start + batch_size]
         batch, scales = zip(*(_load(name, size) for name in names), strict=True)
-        for name, scale, found in zip(names, scales, detect(model, batch), strict=True):
+        for name, scale, found in zip(names, scales, detect(model, batch, precision), strict=True):
             image_id = str(len(results)) if isinstance(name, Tensor) else Path(name).stem
             found["boxes"] = scale_boxes(found["boxes"], 1 / scale, 1 / scale)
-            results.append(Prediction(image_id, **found, classes=tuple(classes)))
+            source = name if isinstance(name, Tensor) else Path(name)
+            results.append(Prediction(image_id, **found, classes=tuple(classes), source=source))
     return results

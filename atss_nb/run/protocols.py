@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['evaluate_coco', 'compare_rows', 'compare_protocols', 'protocol_table']
 
-# %% ../../nbs/5_run/20_protocols.ipynb #95140d79
+# %% ../../nbs/5_run/20_protocols.ipynb #3b6bea6e
 import contextlib
 import io
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from ..geometry.boxes import obb2hbb
 from .evaluation import IOU_THRESHOLDS, PROTOCOLS, Curve, Evaluation, as_rows, evaluate_rows, rules
 from .matching import Rows
 
-# %% ../../nbs/5_run/20_protocols.ipynb #37a79a36
+# %% ../../nbs/5_run/20_protocols.ipynb #da51222e
 def _coco_api():  # the classes COCO and COCOeval
     "COCO's own evaluator, in C++ if possible."
     try:
@@ -32,7 +32,7 @@ def _coco_api():  # the classes COCO and COCOeval
         return COCO, COCOeval
     return COCO, COCOeval_faster
 
-# %% ../../nbs/5_run/20_protocols.ipynb #f549c372
+# %% ../../nbs/5_run/20_protocols.ipynb #a4a979d6
 def _coco_rows(rows: Rows, **more) -> list[dict]:  # more: columns, (R,) each
     "Annotations or results, numbered from 1: to COCO's evaluator, 0 means `nothing`."
     x1, y1, x2, y2 = obb2hbb(torch.from_numpy(rows.boxes)).T.numpy()
@@ -48,7 +48,7 @@ def _coco_rows(rows: Rows, **more) -> list[dict]:  # more: columns, (R,) each
         for i, (row, box) in enumerate(zip(values, boxes, strict=True), start=1)
     ]
 
-# %% ../../nbs/5_run/20_protocols.ipynb #75ef5e38
+# %% ../../nbs/5_run/20_protocols.ipynb #16265ab9
 def _run_coco(
     dets: Rows, gts: Rows, images: int, classes: Sequence[str], thresholds: Sequence[float]
 ) -> dict:
@@ -68,7 +68,7 @@ def _run_coco(
         run.accumulate()
     return run.eval
 
-# %% ../../nbs/5_run/20_protocols.ipynb #44c95eeb
+# %% ../../nbs/5_run/20_protocols.ipynb #d98731b2
 def evaluate_coco(
     dets: Rows,
     gts: Rows,
@@ -87,7 +87,9 @@ def evaluate_coco(
     curves = {
         name: Curve(rungs, precision[0, :, k].clip(0), scores[0, :, k]) for k, name in enumerate(classes)
     }
-    return Evaluation("coco101", "coco", ap, _counts(dets, gts, classes), curves, images)
+    counts = _counts(dets, gts, classes)
+    positives = {name: count["gts"] for name, count in counts.items()}
+    return Evaluation("coco101", "coco", ap, counts, curves, positives, images)
 
 
 def _counts(dets: Rows, gts: Rows, classes: Sequence[str]) -> dict:
@@ -97,7 +99,7 @@ def _counts(dets: Rows, gts: Rows, classes: Sequence[str]) -> dict:
     names = ("gts", "difficult", "detections")
     return {name: dict(zip(names, row, strict=True)) for name, row in zip(classes, table, strict=True)}
 
-# %% ../../nbs/5_run/20_protocols.ipynb #cfcc066d
+# %% ../../nbs/5_run/20_protocols.ipynb #2d38d4ef
 def compare_rows(dets: Rows, gts: Rows, images: int, classes: Sequence[str]) -> list[Evaluation]:
     "One evaluation per protocol and metric, COCO's where its evaluator is installed."
     wanted = [
@@ -120,7 +122,7 @@ def compare_protocols(
     "The same detections under each protocol and metric."
     return compare_rows(*as_rows(predictions, targets, len(classes)), len(targets), classes)
 
-# %% ../../nbs/5_run/20_protocols.ipynb #83f4a993
+# %% ../../nbs/5_run/20_protocols.ipynb #e10a226d
 def protocol_table(results: Sequence[Evaluation]) -> str:
     "A line for each evaluation: AP50, AP75 and mAP."
     lines = [f"{'protocol':12} {'metric':8}   AP50   AP75    mAP"]

@@ -94,7 +94,7 @@ class TrainConfig:
         return json.dumps(asdict(self), indent=2)
 
 # %% ../../nbs/5_run/19_training.ipynb #de595913
-def _sides(dataset: DotaDataset) -> tuple[int, float | None]:
+def _sides(dataset: DetectionDataset) -> tuple[int, float | None]:
     "Longest side of the first images, and the 10th percentile of the objects' shorter sides; None without objects [px]."
     sides = torch.cat([dataset.target(i)["boxes"][:, 2:4].amin(1) for i in range(len(dataset))])
     longest = max(max(dataset[i][0].shape) for i in range(min(len(dataset), 8)))
@@ -112,7 +112,7 @@ def suggest_size(
 
 # %% ../../nbs/5_run/19_training.ipynb #65692a2e
 def suggest_strides(
-    dataset: DotaDataset,
+    dataset: DetectionDataset,
     size: int,  # long side that images are resized to [px]; 0 keeps them
 ) -> tuple[int, ...]:  # of four levels
     "From 8 where even the smaller objects are two cells wide; else from 4, which takes twice the time."

@@ -1,0 +1,78 @@
+"Submissions: what is refused before anything is written, and what comes back."
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from atss_nb.data.formats import LabelError
+from atss_nb.run.cli import main
+from atss_nb.run.submission import check_submission, dota_classes, read_submission, write_submission
+
+GOLDEN = Path(__file__).parent / "golden/09_eval_noties"
+GOOD = "a 0.123456789012345 0 0 20 0 20 10 0 10\n"
+
+
+def results(folder: Path, **files: str) -> Path:
+    (folder / "Task1").mkdir()
+    for name, text in files.items():
+        (folder / "Task1" / f"Task1_{name}.txt").write_text(text)
+    return folder / "Task1"
+
+
+def test_real_files_come_back_as_they_were(tmp_path):
+    checked = check_submission(GOLDEN / "Task1", GOLDEN / "imageset.txt")
+    write_submission(tmp_path / "deep/out.zip", checked)
+    assert read_submission(tmp_path / "deep/out.zip").lines == checked.lines and len(checked) == 1106
+    assert len(zipfile.ZipFile(tmp_path / "deep/out.zip").namelist()) == 15
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["out.zip"]
+
+
+def test_no_digit_is_lost(tmp_path):
+    write_submission(tmp_path / "x.zip", check_submission(results(tmp_path, ship=GOOD)))
+    assert read_submission(tmp_path / "x.zip").lines["ship"][0][1] == 0.123456789012345
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("b 0.5 0 0 20 0 20 10 0 10", "image|'b'"),
+        ("a 0 0 0 20 0 20 10 0 10", "score 0.0"),
+        ("a 1.5 0 0 20 0 20 10 0 10", "score 1.5"),
+        ("a nan 0 0 20 0 20 10 0 10", "score"),
+        ("a 0.5 0 0 20 10 20 0 0 10", "four corners"),
+        ("a 0.5 1 1 1 1 1 1 1 1", "four corners"),
+        ("a 0.5 0 0 20 0 20 10", "8 coordinates"),
+        ("a 0.7 0 0 20 0 20 10 0 10", "as in line 1"),
+    ],
+)
+def test_bad_lines_are_named_and_nothing_is_written(tmp_path, line, message):
+    folder = results(tmp_path, ship=GOOD + line + "\n")
+    (tmp_path / "set.txt").write_text("a\n")
+    with pytest.raises(LabelError, match=f"line 2: .*({message})"):
+        check_submission(folder, tmp_path / "set.txt")
+    words = ["submit", str(folder), str(tmp_path / "x.zip"), "--imageset", str(tmp_path / "set.txt")]
+    assert main(words) == 1 and not (tmp_path / "x.zip").exists()
+
+
+def test_classes_are_those_of_a_release(tmp_path):
+    assert len(dota_classes(["ship"])) == 15
+    assert len(dota_classes(["container-crane"])) == 16 and len(dota_classes(["helipad"])) == 18
+    with pytest.raises(ValueError, match="classes boat"):
+        dota_classes(["boat"])
+    own = check_submission(results(tmp_path, boat=GOOD), classes=["boat", "car"])
+    assert list(own.lines) == ["boat", "car"] and "car" in own.notes[0]
+
+
+def test_foreign_files_in_a_zip_are_refused(tmp_path):
+    for name in ("../Task1_ship.txt", "Task1/Task1_ship.txt", "readme.md"):
+        with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+            archive.writestr(name, GOOD)
+        with pytest.raises(ValueError, match="nothing but"):
+            read_submission(tmp_path / "x.zip")
+
+
+def test_the_command(tmp_path, capsys):
+    out = tmp_path / "x.zip"
+    assert main(["submit", str(results(tmp_path, ship=GOOD)), str(out)]) == 0
+    assert "1 detections of 15 classes" in capsys.readouterr().out and out.exists()
