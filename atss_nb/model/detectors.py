@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..geometry.boxes import AngleDef, regularize
 from ..geometry.nms import batched_nms_rotated
 from .backbones import DEPTHS, choose, resnet_fpn, small_fpn
-from .batches import check_finite, check_images, check_targets, ignored, match, pad_images
+from .batches import check_finite, check_images, check_targets, ignored, match, normalized_batch
 from .config import ModelConfig
 from .faster_rcnn import FasterRCNN
 from .gaussian_losses import gwd_loss, kfiou_loss, kld_loss, probiou_loss
@@ -144,9 +144,6 @@ class RetinaNet(nn.Module):
         super().__init__()
         self.backbone, self.head, self.config = backbone, head, config
         self.anchor_grid, self.coder, self.assigner = anchor_grid, coder, assigner
-        mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 3, 1, 1)
-        self.register_buffer("mean", mean, persistent=False)  # of ImageNet's colours
-        self.register_buffer("std", std, persistent=False)
 
     def forward(
         self,
@@ -156,7 +153,7 @@ class RetinaNet(nn.Module):
         check_images(images)
         if self.training:
             check_targets(targets, len(images), self.head.num_classes)
-        batch = pad_images([(x - self.mean) / self.std for x in images], self.backbone.multiple)
+        batch = normalized_batch(images, self.backbone.multiple)
         said = self.head(self.backbone(batch))
         check_finite(said.logits, "class logits")
         check_finite(said.deltas, "box deltas")

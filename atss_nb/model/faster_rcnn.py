@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..geometry.boxes import AngleDef, obb2hbb, regularize
 from ..geometry.nms import batched_nms_rotated
-from .batches import check_finite, check_images, check_targets, ignored, match, pad_images
+from .batches import check_finite, check_images, check_targets, ignored, match, normalized_batch
 from .config import ModelConfig
 from .heads import flatten_map
 from .losses import l1_loss, smooth_l1_loss
@@ -81,23 +81,30 @@ def _five(deltas: Tensor) -> Tensor:  # (..., 4 or 5) -> (..., 5)
 _UPRIGHT = DeltaXYWHA(AngleDef.OC)  # of upright boxes: angles stay 0
 
 # %% ../../nbs/3_model/12_faster_rcnn.ipynb #8877abb3
+def _drawn(labels: Tensor, config: ModelConfig) -> Tensor:  # (B, N) -> (B, N) bool
+    "The anchors of each image that are learnt from."
+    chosen = torch.zeros_like(labels, dtype=torch.bool)
+    for i, mine in enumerate(labels):
+        chosen[i, sample(mine, config.second_stage.rpn_samples, 0.5)] = True
+    return chosen
+
+# %% ../../nbs/3_model/12_faster_rcnn.ipynb #9f0c2503
 def proposal_losses(
     logits: Tensor,  # (B, N)
-    deltas: Tensor,  # (B, N, 4 or 5)
+    deltas: Tensor,  # (B, N, 4), or (B, N, 5) for turned proposals
     anchors: Anchors,  # N
-    targets: Sequence[dict],  # B targets, their boxes upright if the deltas are
+    targets: Sequence[dict],  # B targets
     assigner,  # as for `ATSS`: which anchor learns which object
     coder: DeltaXYWHA,
     config: ModelConfig,
 ) -> dict[str, Tensor]:  # "objectness" and "proposal"
     "What the proposal network has to learn from a sample of its anchors."
-    boxes, skip = zip(*((t["boxes"], ignored(t, config.train_difficult)) for t in targets), strict=True)
-    found = match(assigner(anchors, list(boxes), list(skip)).gt_index, targets)
-    chosen = torch.zeros_like(found.labels, dtype=torch.bool)
-    for i, labels in enumerate(found.labels):
-        chosen[i, sample(labels, config.second_stage.rpn_samples, 0.5)] = True
-    count = chosen.sum().clamp(min=1)
-    truth = (found.labels >= 0).float()
+    if deltas.shape[-1] == 4:
+        targets = [{**t, "boxes": upright_boxes(t["boxes"])} for t in targets]
+    boxes, skip = [t["boxes"] for t in targets], [ignored(t, config.train_difficult) for t in targets]
+    found = match(assigner(anchors, boxes, skip).gt_index, targets)
+    chosen = _drawn(found.labels, config)
+    truth, count = (found.labels >= 0).float(), chosen.sum().clamp(min=1)
     objectness = F.binary_cross_entropy_with_logits(logits[chosen], truth[chosen], reduction="sum")
     rows = chosen[found.image, found.anchor]
     image, anchor = found.image[rows], found.anchor[rows]
@@ -137,7 +144,7 @@ class Chosen:
     objects: Tensor  # (S,) row of the object in the target; 0 for background
     wanted: Tensor  # (S, 5) the object's box; the proposal itself for background
 
-
+# %% ../../nbs/3_model/12_faster_rcnn.ipynb #503e957d
 def choose_proposals(
     proposals: Tensor,  # (P, 5)
     target: dict,
@@ -163,7 +170,7 @@ def _mine(numbers: Tensor, labels: Tensor) -> Tensor:  # (P, K or 1, D), (P,) ->
     "The numbers of each row's class."
     return numbers[torch.arange(len(labels)), labels if numbers.shape[1] > 1 else torch.zeros_like(labels)]
 
-
+# %% ../../nbs/3_model/12_faster_rcnn.ipynb #3563e68b
 def second_losses(
     said: tuple[Tensor, Tensor, Tensor | None],  # of `RoIHead`, for the S proposals of all images
     chosen: Sequence[Chosen],  # of each image
@@ -220,65 +227,60 @@ class FasterRCNN(nn.Module):
         super().__init__()
         stage, self.config, self.num_classes = config.second_stage, config, num_classes
         self.backbone, self.anchor_grid, self.assigner = backbone, anchor_grid, assigner
+        self.cut_strides = [s for s in backbone.strides if s in backbone.body.strides]  # no grown levels
         self.rpn = RPNHead(config.channels, len(anchor_grid.sizes(1)), 5 if stage.oriented else 4)
-        what = (
-            config.channels,
-            num_classes,
-            stage.size,
-            stage.width,
-            stage.class_agnostic,
-            stage.upright_branch,
-        )
-        self.head = RoIHead(*what)
+        look = stage.size, stage.width, stage.class_agnostic, stage.upright_branch
+        self.head = RoIHead(config.channels, num_classes, *look)
         self.rpn_coder = DeltaXYWHA.preset(config.angle) if stage.oriented else _UPRIGHT
         self.coder = DeltaXYWHA.preset(config.angle, stds=stage.stds)
-        self.cut_strides = [
-            s for s in backbone.strides if s in backbone.body.strides
-        ]  # levels that are not grown
-        mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 3, 1, 1)
-        self.register_buffer("mean", mean, persistent=False)  # of ImageNet's colours
-        self.register_buffer("std", std, persistent=False)
 
-    def second_look(self, features: Sequence[Tensor], proposals: Sequence[Tensor]):
-        "What `RoIHead` says of all proposals, in float32."
-        stage, maps = self.config.second_stage, features[: len(self.cut_strides)]
-        cuts = cut_out(maps, self.cut_strides, proposals, stage.size, stage.oriented)
-        return tuple(None if x is None else x.float() for x in self.head(cuts))
-
-    def forward(
+    def first_look(
         self,
         images: Sequence[Tensor],  # B images (3, H, W), float in [0, 1]
-        targets: Sequence[dict] | None = None,  # B dicts: boxes, labels, perhaps ignore, difficult
-    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        check_images(images)
-        if self.training:
-            check_targets(targets, len(images), self.num_classes)
-        batch = pad_images([(x - self.mean) / self.std for x in images], self.backbone.multiple)
+    ) -> tuple[
+        list[Tensor], tuple, list[Tensor]
+    ]:  # feature maps; logits, deltas and anchors; proposals (P_i, 5)
+        "The pyramid, what the proposal network says, and what it proposes."
+        batch = normalized_batch(images, self.backbone.multiple)
         features = self.backbone(batch)
         logits, deltas = (x.float() for x in self.rpn(features))
         check_finite(logits, "objectness")
         check_finite(deltas, "proposal deltas")
         anchors = self.anchor_grid(batch.shape[-2:], device=batch.device)
-        sizes = [x.shape[-2:] for x in images]
-        each = zip(logits, deltas, sizes, strict=True)
-        proposals = [propose(*one, anchors, self.rpn_coder, self.config) for one in each]
-        if self.training:
-            return self._losses(features, logits, deltas, anchors, proposals, targets)
-        said = self.second_look(features, proposals)
-        parts = (x.split([len(p) for p in proposals]) for x in said[:2])
-        found = zip(*parts, proposals, sizes, strict=True)
-        return [second_detect(*one, self.coder, self.config) for one in found]
+        each = zip(logits, deltas, (x.shape[-2:] for x in images), strict=True)
+        return (
+            features,
+            (logits, deltas, anchors),
+            [propose(*e, anchors, self.rpn_coder, self.config) for e in each],
+        )
 
-    def _losses(self, features, logits, deltas, anchors, proposals, targets) -> dict[str, Tensor]:
-        hulls = targets
-        if not self.config.second_stage.oriented:
-            hulls = [{**t, "boxes": upright_boxes(t["boxes"])} for t in targets]
-        with torch.autocast(logits.device.type, enabled=False):
-            first = proposal_losses(
-                logits, deltas, anchors, hulls, self.assigner, self.rpn_coder, self.config
-            )
+    def second_look(
+        self,
+        features: Sequence[Tensor],  # of `first_look`
+        proposals: Sequence[Tensor],  # (P_i, 5) of each image
+    ) -> tuple[Tensor, Tensor, Tensor | None]:  # as `RoIHead`, float32
+        "What is in the proposals."
+        stage = self.config.second_stage
+        cuts = cut_out(
+            features[: len(self.cut_strides)], self.cut_strides, proposals, stage.size, stage.oriented
+        )
+        said = tuple(None if x is None else x.float() for x in self.head(cuts))
+        check_finite(said[0], "class logits of the proposals")
+        return said
+
+    def forward(self, images: Sequence[Tensor], targets: Sequence[dict] | None = None):
+        check_images(images)
+        if self.training:
+            check_targets(targets, len(images), self.num_classes)
+        features, first, proposals = self.first_look(images)
+        if not self.training:
+            logits, deltas, _ = self.second_look(features, proposals)
+            parts = (x.split([len(p) for p in proposals]) for x in (logits, deltas))
+            each = zip(*parts, proposals, (x.shape[-2:] for x in images), strict=True)
+            return [second_detect(*one, self.coder, self.config) for one in each]
+        losses = proposal_losses(*first, targets, self.assigner, self.rpn_coder, self.config)
         pairs = zip(proposals, targets, strict=True)
         chosen = [choose_proposals(*pair, self.num_classes, self.config) for pair in pairs]
-        said = self.second_look(features, [c.boxes for c in chosen])
-        check_finite(said[0], "class logits")
-        return first | second_losses(said, chosen, self.coder)
+        return losses | second_losses(
+            self.second_look(features, [c.boxes for c in chosen]), chosen, self.coder
+        )
