@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 MPLBACKEND=agg
 
 .PHONY: help demo test lab lint gate test-notebooks test-python bench test-gpu bench-gpu format clean
@@ -18,7 +19,8 @@ $(READY): settings.ini setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "atss_nb needs Python >= 3.10, this is " + sys.version)'
 	@echo "== Making .venv and installing atss_nb with its requirements (PyTorch is large: this takes minutes, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@$(PIP) .
+	@$(PIP) ".[dev]"  # second, so that the CUDA parts follow the PyTorch that is there
 	@touch $@
 
 demo: $(READY)
@@ -48,7 +50,7 @@ test-python: $(READY)
 	@$(ONE_THREAD) timeout 1800 $(BIN)/pytest -q --numprocesses 2 --durations 10 tests
 
 test-gpu: $(READY)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,cuda]"
+	@$(PIP) ".[dev,cuda]"
 	@$(BIN)/pytest -q tests/test_geometry_cuda.py
 
 bench: $(READY)
@@ -56,7 +58,7 @@ bench: $(READY)
 	@$(BIN)/python bench/assign.py
 
 bench-gpu: $(READY)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,cuda]"
+	@$(PIP) ".[dev,cuda]"
 	@$(BIN)/python bench/overlap.py --device cuda
 
 format: $(READY)

@@ -16,6 +16,8 @@ def listed(key: str) -> list[str]:
     return settings.get(key, "").split()
 
 
+extras = {key.removesuffix("_requirements"): listed(key) for key in settings if key.endswith("_requirements")}
+
 setup(
     name=settings["lib_name"],
     version=settings["version"],
@@ -30,7 +32,7 @@ setup(
     package_data={package + ".notebooks": ["*.ipynb", "*/*.ipynb", "images/*.png"]},
     python_requires=">=" + settings["min_python"],
     install_requires=listed("requirements"),
-    extras_require={"dev": listed("dev_requirements"), "cuda": listed("cuda_requirements")},
+    extras_require=extras,
     entry_points={
         "console_scripts": listed("console_scripts"),
         "nbdev": [f"{package}={package}._modidx:d"],

@@ -29,12 +29,12 @@ def all_pairs(anchors, gts):
 
 
 def first_best(scores):
-    "Row of the highest score above -1 in each column, the first of equals; -1 without any."
+    "Row of the highest score above -1 in each column, the first of equals up to rounding; -1 without any."
     if not len(scores):
         return torch.full(scores.shape[1:], -1)
     high = scores.amax(0)
     rows = torch.arange(len(scores))[:, None]
-    first = torch.where(scores == high, rows, len(scores)).amin(0)
+    first = torch.where(scores >= high - 1e-12, rows, len(scores)).amin(0)
     return torch.where(high > -1, first, -1)
 
 
@@ -243,6 +243,29 @@ def test_order_of_ground_truths_only_breaks_ties(seed):
 def test_a_later_equal_ground_truth_gets_nothing():
     anchors, box = AnchorGrid()((128, 128)), torch.tensor([[60.0, 60, 50, 20, 0.3]])
     assert set(ATSS()(anchors, box.expand(3, 5)).gt_index.tolist()) == {-1, 0}
+
+
+def mirrored(seed):
+    "Two boxes that are images of each other in a point, a line or a diagonal through the anchor at (64, 64)."
+    x, y, w, h, t = (torch.rand(5, generator=torch.Generator().manual_seed(seed)) - 0.5).tolist()
+    x, y, w, h = round(256 * x) / 16, round(256 * y) / 16, 8 + 60 * abs(w), 8 + 60 * abs(h)
+    image = ((-x, -y, w, h, t), (-x, y, w, h, -t), (y, x, h, w, -t))[seed % 3]
+    return torch.tensor([(x, y, w, h, t), image]) + torch.tensor([64, 64, 0, 0, 0])
+
+
+@pytest.mark.parametrize("rule", [ATSS(), MaxIoU(0.2, 0.1, low_quality=False)], ids=str)
+@pytest.mark.parametrize("path", ["compiled", "tensors"])
+def test_rounding_does_not_choose_between_mirror_images(rule, path, request):
+    if path == "tensors":
+        request.getfixturevalue("tensor_path")
+    anchors, ties = AnchorGrid()((128, 128)), 0
+    for seed in range(300):
+        gts = mirrored(seed)
+        iou, why = all_pairs(anchors, gts)[1], rule.explain(anchors, gts)
+        equal = ((iou[0] - iou[1]).abs() < 1e-12) & (why.assignment.gt_index >= 0)
+        assert not equal[why.index[0][why.reason[0] == Reason.LOST]].any(), seed
+        ties += int(equal.sum())
+    assert ties > 300
 
 
 # Against recorded ones

@@ -88,7 +88,7 @@ def _settle(
     slot = torch.where(wanted, index + truths.image[:, None] * truths.shape[-1], slots)
     best = score.new_full((slots + 1,), -inf).scatter_reduce_(0, slot.flatten(), score.flatten(), "amax")
     rank = torch.arange(gts, device=index.device)[:, None].expand_as(index)
-    first = torch.where(wanted & (score == best[slot]), slot, slots).flatten()
+    first = torch.where(wanted & (score >= best[slot] - _ROUNDING), slot, slots).flatten()
     owner = slot.new_full((slots + 1,), gts).scatter_reduce_(0, first, rank.flatten(), "amin")
     won = wanted & (owner[slot] == rank)
     taken, name = torch.where(won, slot, slots).flatten(), truths.name[:-1, None].expand_as(index)
@@ -215,7 +215,7 @@ def _stream(boxes, levels, reach, min_pos, gts, image, best, owner):
         for j in range(n):
             slot = image[g] * len(boxes) + index[j]
             score = iou[j] + (2 + g if iou[j] >= top - _ROUNDING and top >= min_pos else 0)
-            if score > best[slot]:
+            if score > best[slot] + _ROUNDING:
                 best[slot], owner[slot] = score, g
 
 # %% ../../nbs/2_samples/07_assign.ipynb #2406470d
@@ -244,8 +244,9 @@ def _best_on(
             top, rank = iou.amax(1, keepdim=True), rank[:, None]
             score = iou + torch.where((iou > 0) & (iou >= top - _ROUNDING) & (top >= min_pos), 2 + rank, 0)
             high = score.amax(0)
-            first = torch.where(score == high, rank, gts).amin(0)
-            owner[i], best[i] = torch.where(high > best[i], first, owner[i]), torch.maximum(high, best[i])
+            first = torch.where(score >= high - _ROUNDING, rank, gts).amin(0)
+            owner[i] = torch.where(high > best[i] + _ROUNDING, first, owner[i])
+            best[i] = torch.maximum(high, best[i])
     return best.view(truths.shape), owner.view(truths.shape)
 
 # %% ../../nbs/2_samples/07_assign.ipynb #1c02d8c9

@@ -1,0 +1,68 @@
+
+// The overlap walk: around box 1, with the coordinates clamped into box 2.
+class OverlapWalk extends Explorer {
+  look(i) {
+    const { palette } = this.colors;
+    return [{ color: "#ffffff", label: "1" }, { color: palette[0], dash: [7, 5], label: "2", bar: false }][i] ?? {};
+  }
+
+  edgeColor(i) { return [1, 2, 4, 5].map((k) => this.colors.palette[k])[i]; }
+
+  draw() {
+    const { polygon = [], edges = [], pushes = [], centre, show } = this.answer;
+    if (polygon.length) {
+      this.trace(polygon);
+      this.g.fillStyle = "rgb(86 180 233 / 30%)";
+      this.g.fill();
+    }
+    if (show === "gradient") return this.drawPushes(pushes);
+    const half = edges.filter((e) => e.walked);
+    for (const { path, foot, index } of half) { // the area between the walk and the line through the centre
+      this.trace([...path, ...foot]);
+      this.g.fillStyle = `${this.edgeColor(index)}38`;
+      this.g.fill();
+    }
+    if (this.answer.axis) {
+      this.trace(this.answer.axis, false);
+      this.stroke("#ffffff", 1, [2, 5]);
+    }
+    for (const { start, end, path, index, walked } of edges) {
+      this.trace([start, end], false);
+      this.stroke(this.edgeColor(index), 2, [3, 4]);
+      if (!walked) continue;
+      this.trace(path, false);
+      this.stroke(this.edgeColor(index), 4);
+      const longest = path.slice(1).map((q, i) => [path[i], q]).sort((a, b) => Math.hypot(b[1][0] - b[0][0], b[1][1] - b[0][1]) - Math.hypot(a[1][0] - a[0][0], a[1][1] - a[0][1]))[0];
+      const [p, q] = longest.map((r) => this.at(r));
+      const middle = [(p[0] + q[0]) / 2, (p[1] + q[1]) / 2];
+      const reach = Math.hypot(q[0] - p[0], q[1] - p[1]);
+      if (reach > 12) this.arrow([middle[0] - (q[0] - p[0]) / reach * 8, middle[1] - (q[1] - p[1]) / reach * 8], [middle[0] + (q[0] - p[0]) / reach * 8, middle[1] + (q[1] - p[1]) / reach * 8], "#ffffff", 2);
+    }
+    if (centre) this.disc(this.at(centre), 3, "#ffffff");
+  }
+
+  drawPushes(pushes) {
+    const most = Math.max(1e-12, ...pushes.map((p) => Math.abs(p.push)));
+    for (const { box, at, normal, push } of pushes) {
+      const length = (56 * push) / most;
+      const [x, y] = this.at(at);
+      this.arrow([x, y], [x + normal[0] * length, y + normal[1] * length], box ? this.colors.palette[0] : this.colors.palette[1], 3);
+    }
+  }
+
+  tell() {
+    const { edges = [], numbers = {}, gradient = [], show } = this.answer;
+    const value = (name, text) => make("span", { dataset: { value: name } }, text);
+    const rows = edges.map((e) => [make("span", {}, dot(this.edgeColor(e.index)), `edge ${e.index + 1}`), value(`edge${e.index}`, e.walked ? `${number(e.area, 1)} px²` : "–")]);
+    const walk = [...rows, [make("b", {}, "sum"), make("b", {}, value("sum", `${number(numbers.walked, 1)} px²`))]];
+    const names = ["cx", "cy", "w", "h", "angle"];
+    const slopes = names.map((n, k) => [n, ...gradient.map((g, i) => value(`g${i}${k}`, number(g[k], 5)))]);
+    return [
+      make("div", {}, make("div", { className: "big" }, "IoU ", value("iou", number(numbers.iou, 4))), make("div", { className: "note" }, `shared ${number(numbers.shared, 1)} px², union ${number(numbers.union, 1)} px²`)),
+      show === "walk" && make("div", {}, make("h4", {}, "Each edge of box 1, clamped into box 2, adds"), table(null, walk)),
+      make("div", {}, make("h4", {}, "d IoU, per pixel and per radian"), table(["", "box 1", "box 2"], slopes)),
+      show === "gradient" && make("div", { className: "note" }, "Each arrow says how much IoU an edge would win by moving one pixel that way."),
+    ];
+  }
+}
+

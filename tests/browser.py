@@ -1,0 +1,139 @@
+"JupyterLab and Chromium for tests, benchmarks and pictures: a server of its own, a fresh profile, nothing from outside."
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+
+CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
+FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+FLAGS += " --disable-component-update --disable-sync --disable-dev-shm-usage"
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def clean_environment(folder: Path) -> dict[str, str]:
+    "An environment in which Jupyter neither finds nor leaves anything of the user's."
+    names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    names += ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")
+    own = {name: str(folder / name.lower()) for name in names}
+    return os.environ | own | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+
+
+def write_notebook(path: Path, cells: list[str]) -> None:
+    made = [nbformat.v4.new_code_cell(cell) for cell in cells]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=made, metadata=kernel), path)
+
+
+@contextmanager
+def lab(folder: Path, dark: bool = False) -> Iterator[str]:  # the server's address
+    "A JupyterLab on a folder; it asks nothing, fetches no news, and ends with the block."
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    state = Path(tempfile.mkdtemp())
+    settings = {
+        "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}
+    }
+    settings["@jupyterlab/apputils-extension:themes"] = {
+        "theme": "JupyterLab Dark" if dark else "JupyterLab Light"
+    }
+    settings["@jupyterlab/notebook-extension:tracker"] = {
+        "windowingMode": "none"
+    }  # all cells are in the page
+    config = state / "jupyter_config_dir/labconfig"
+    config.mkdir(parents=True)
+    (config / "default_setting_overrides.json").write_text(json.dumps(settings))
+    options = [
+        f"--ServerApp.root_dir={folder}",
+        f"--port={port}",
+        "--ip=127.0.0.1",
+        "--no-browser",
+        "--allow-root",
+    ]
+    options += [
+        "--IdentityProvider.token=",
+        "--ServerApp.disable_check_xsrf=True",
+        "--ServerApp.terminals_enabled=False",
+    ]
+    options += ["--LabApp.expose_app_in_browser=True", "--LabApp.news_url="]
+    options += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    with (state / "log").open("w") as log:
+        command = [sys.executable, "-m", "jupyterlab", *options]
+        server = subprocess.Popen(command, env=clean_environment(state), stdout=log, stderr=subprocess.STDOUT)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_for(url + "/api", server, state / "log")
+        yield url
+    finally:
+        server.terminate()
+        server.wait(20)
+        shutil.rmtree(state, ignore_errors=True)
+
+
+def wait_for(url: str, server: subprocess.Popen, log: Path, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=2)
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise RuntimeError(f"JupyterLab does not answer at {url}:\n{log.read_text()[-2000:]}")
+
+
+class Watch:
+    "What a page must not do: complain in the console, or ask another machine."
+
+    def __init__(self, page):
+        self.complaints, self.foreign = [], []
+        page.on("console", lambda m: self.complaints.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda e: self.complaints.append(str(e)))
+        page.on("request", lambda r: self.foreign.append(r.url) if self.is_foreign(r.url) else None)
+
+    @staticmethod
+    def is_foreign(url: str) -> bool:
+        return not url.startswith(("data:", "blob:", "http://127.0.0.1:", "ws://127.0.0.1:"))
+
+
+@contextmanager
+def browser(width: int = 1360, height: int = 1000, density: float = 1, dark: bool = False):
+    "A page of a fresh Chromium, and what it did wrong."
+    from playwright.sync_api import sync_playwright
+
+    scheme = "dark" if dark else "light"
+    with sync_playwright() as play, tempfile.TemporaryDirectory() as profile:
+        context = play.chromium.launch_persistent_context(
+            profile,
+            executable_path=CHROMIUM,
+            args=FLAGS.split(),
+            viewport={"width": width, "height": height},
+            device_scale_factor=density,
+            color_scheme=scheme,
+        )
+        page = context.pages[0]
+        try:
+            yield page, Watch(page)
+        finally:
+            context.close()
+
+
+def open_notebook(page, url: str, name: str, run: bool = True, doc: bool = True) -> None:
+    "A notebook in the browser, its kernel ready, all cells started."
+    page.goto(f"{url}/{'doc' if doc else 'lab'}/tree/{name}")
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+    status = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+    page.wait_for_function(f"() => {status}", timeout=60_000)
+    if run:
+        page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); return 1 }")
