@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['upright_boxes', 'sample', 'RPNHead', 'proposal_losses', 'propose', 'Chosen', 'choose_proposals', 'second_losses',
-           'second_detect', 'FasterRCNN']
+           'second_detect', 'TwoLooks', 'FasterRCNN']
 
 # %% ../../nbs/3_model/12_faster_rcnn.ipynb #cc1609e8
 from collections.abc import Sequence
@@ -213,8 +213,8 @@ def second_detect(
     return {"boxes": regularize(boxes[kept], config.angle), "scores": score[kept], "labels": label[kept]}
 
 # %% ../../nbs/3_model/12_faster_rcnn.ipynb #1802dd72
-class FasterRCNN(nn.Module):
-    "Two-stage detector: `model(images, targets)` -> losses in training, `model(images)` -> predictions in evaluation."
+class TwoLooks(nn.Module):
+    "The parts of a two-stage detector, and how they look."
 
     def __init__(
         self,
@@ -268,7 +268,15 @@ class FasterRCNN(nn.Module):
         check_finite(said[0], "class logits of the proposals")
         return said
 
-    def forward(self, images: Sequence[Tensor], targets: Sequence[dict] | None = None):
+# %% ../../nbs/3_model/12_faster_rcnn.ipynb #37adb7b6
+class FasterRCNN(TwoLooks):
+    "Two-stage detector: `model(images, targets)` -> losses in training, `model(images)` -> predictions in evaluation."
+
+    def forward(
+        self,
+        images: Sequence[Tensor],  # B images (3, H, W), float in [0, 1]
+        targets: Sequence[dict] | None = None,  # B dicts: boxes, labels, perhaps ignore, difficult
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         check_images(images)
         if self.training:
             check_targets(targets, len(images), self.num_classes)
