@@ -54,7 +54,11 @@ class LabelledSet:
 
     def split(self, name: str) -> list[LabelledImage]:
         "The images of a split; trainval is train and val."
-        wanted = ("train", "val", "trainval") if name == "trainval" else (name,)
+        more = {
+            "trainval": ("train", "val", "trainval"),
+            "train": ("train", "trainval"),
+        }  # HRSC2016 may have no train
+        wanted = more.get(name, (name,))
         return [one for one in self.images if one.split in wanted]
 
 # %% ../../nbs/4_data/15_convert.ipynb #19917080
@@ -142,6 +146,7 @@ def _check_names(data: LabelledSet, name: str) -> None:
 def _prepare(one: LabelledImage, form: Format, lost: Counter) -> LabelledImage:
     "The image as the format will hold it, its size known."
     if one.annotation is None:
+        lost["image without labels"] += not form.label  # where one file tells of all images, it is not named
         return one
     annotation, gone = fit_to(one.annotation, form)
     lost.update(gone)
@@ -184,7 +189,9 @@ def write_dataset(
     for one in ready:
         if one.image is not None and images != "none":
             _put_image(one, dst / form.place(one, "image"), images)
-    lines = [f"{what}: {count} lost, {format} has no place for it" for what, count in sorted(lost.items())]
+    lines = [
+        f"{what}: {count} lost, {format} has no place for it" for what, count in sorted(lost.items()) if count
+    ]
     if lines:
         warnings.warn(summary(f"{dst}, not everything could be kept", lines), stacklevel=2)
     return lines

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from ..data.datasets import DotaDataset, collate, find_split
+from ..data.datasets import BalancedSampler, DetectionDataset, collate, open_dataset
+from ..data.folders import NoSuchSplit
 from ..data.formats import replacing
 from ..data.transforms import Compose, Photometric, RandomFlip, RandomQuarterTurn, Resize
 from ..model.detectors import ModelConfig, build_model
@@ -48,9 +49,12 @@ def lr_factor(
 class TrainConfig:
     "Everything that decides a run, apart from the machine."
 
-    data: str  # folder with train/, and val/ or valid/, each with images/ and labelTxt/
+    data: str  # a data set in one of the formats of data.layouts
     model: ModelConfig = field(default_factory=ModelConfig)
-    classes: tuple[str, ...] = ()  # empty: the sorted names in the training labels
+    format: str = ""  # of the data: a name in layouts.FORMATS; "": what the folder looks like
+    classes: tuple[str, ...] = ()  # empty: the names in the training labels
+    keep_empty: bool = True  # train on images without objects, too
+    balance: float = 0.0  # classes in a smaller share of the images are shown more often; 0: all alike
     size: int = 0  # long side that images are resized to [px]; 0 keeps them
     epochs: int = 12
     batch_size: int = 8
@@ -98,7 +102,7 @@ def _sides(dataset: DotaDataset) -> tuple[int, float | None]:
 
 # %% ../../nbs/5_run/19_training.ipynb #d741dad6
 def suggest_size(
-    dataset: DotaDataset,
+    dataset: DetectionDataset,
     shorter_side: float = 20.0,  # what the 10th percentile of the objects' shorter sides may shrink to [px]
 ) -> int:  # long side [px], a multiple of 32, or 0: keep the images as they are
     "The image size at which the smaller objects of a data set are still comfortably large."
@@ -137,24 +141,24 @@ def open_split(
     config: TrainConfig,
     name: str,  # "train", "val" or "test"
     augment: bool = False,
-) -> DotaDataset:
+) -> DetectionDataset:
     "A split of the run's data. Raises `FileNotFoundError` or `LabelError` that names what is wrong."
     steps = [Resize(config.size)] if config.size else []
     if augment:
         angle = config.model.angle
         steps += [RandomFlip(angle, directions=("horizontal",)), RandomQuarterTurn(angle), Photometric()]
-    folder = find_split(config.data, name)
-    return DotaDataset(
-        folder, classes=list(config.classes) or None, angle=config.model.angle, transforms=Compose(steps)
-    )
+    options = {"angle": config.model.angle, "transforms": Compose(steps)}
+    keep_empty = config.keep_empty or name != "train"  # what is scored is scored whole
+    classes = list(config.classes) or None
+    return open_dataset(config.data, name, config.format or None, classes, keep_empty=keep_empty, **options)
 
 # %% ../../nbs/5_run/19_training.ipynb #1fe145de
-def _has_split(data: str, name: str) -> bool:
-    "Whether a data folder has a split; a validation split is welcome, not required."
+def _open_validation(config: TrainConfig) -> DetectionDataset | None:
+    "The validation split; it is welcome, not required."
     try:
-        return find_split(data, name).is_dir()
-    except FileNotFoundError:
-        return False
+        return open_split(config, "val")
+    except NoSuchSplit:
+        return None
 
 # %% ../../nbs/5_run/19_training.ipynb #5c7ed6f2
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -188,12 +192,14 @@ def train_step(
     return {"loss": total.detach(), **{k: v.detach() for k, v in losses.items()}, "grad_norm": norm}
 
 # %% ../../nbs/5_run/19_training.ipynb #896a5f44
-def make_loader(dataset: DotaDataset, config: TrainConfig) -> DataLoader:
+def make_loader(dataset: DetectionDataset, config: TrainConfig) -> DataLoader:
     "Shuffled batches; a last batch that is not full is left out, unless it is the only one."
+    balanced = BalancedSampler(dataset, config.balance, config.seed) if config.balance else None
     return DataLoader(
         dataset,
         config.batch_size,
-        shuffle=True,
+        shuffle=balanced is None,
+        sampler=balanced,
         generator=torch.Generator().manual_seed(config.seed),
         collate_fn=collate,
         num_workers=config.workers,
@@ -202,7 +208,7 @@ def make_loader(dataset: DotaDataset, config: TrainConfig) -> DataLoader:
     )
 
 # %% ../../nbs/5_run/19_training.ipynb #71e65bba
-def validate(model: nn.Module, dataset: DotaDataset, batch_size: int = 8, **options) -> Evaluation:
+def validate(model: nn.Module, dataset: DetectionDataset, batch_size: int = 8, **options) -> Evaluation:
     "Score a model on a split; options go to `evaluate`."
     return evaluate(*predict_dataset(model, dataset, batch_size), dataset.classes, **options)
 
@@ -217,7 +223,7 @@ class Trainer:
             raise ValueError(f"{self.data.folder} has no labelled object: name the classes (--classes)")
         precision = best_precision(device) if config.precision == "auto" else config.precision
         self.config = config = replace(config, classes=tuple(self.data.classes), precision=precision)
-        self.val = open_split(config, "val") if _has_split(config.data, "val") else None
+        self.val = _open_validation(config)
         self.model = build_model(config.model, len(config.classes)).to(device)
         self.optimizer = make_optimizer(self.model, config)
         self.loader = make_loader(self.data, config)
