@@ -53,7 +53,7 @@ def _device(name: str) -> str:
 
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
-# %% ../../nbs/5_run/23_cli.ipynb #d8d0565b
+# %% ../../nbs/5_run/23_cli.ipynb #10af7b81
 def _asked(args: argparse.Namespace):  # a TrainConfig
     "What a command line says of a run."
     from atss_nb.model.detectors import ModelConfig
@@ -63,8 +63,8 @@ def _asked(args: argparse.Namespace):  # a TrainConfig
     small = args.model == "small"
     model = ModelConfig.small() if small else ModelConfig.resnet(int(args.model[6:]), weights=args.weights)
     chosen = {name: getattr(args, name) for name in names}
-    classes, keep_empty = tuple(args.classes), not args.skip_empty
-    return TrainConfig(model=model, classes=classes, keep_empty=keep_empty, **chosen)
+    kept = {"classes": tuple(args.classes), "keep_empty": not args.skip_empty}
+    return TrainConfig(model=model, **kept, **chosen)
 
 # %% ../../nbs/5_run/23_cli.ipynb #605390a8
 def _train_config(args: argparse.Namespace):  # a TrainConfig
@@ -171,7 +171,7 @@ def _demo(args: argparse.Namespace) -> None:
     for name in ("report.html", "last.pt", "metrics.json"):
         print(f"  {args.out / name}")
 
-# %% ../../nbs/5_run/23_cli.ipynb #5560a4b9
+# %% ../../nbs/5_run/23_cli.ipynb #92088c4f
 def _eval(args: argparse.Namespace) -> None:
     "Score Task1 result files against label files."
     from atss_nb.run.results import read_results, write_evaluation
@@ -183,7 +183,7 @@ def _eval(args: argparse.Namespace) -> None:
         write_evaluation(args.json, evaluation, files.notes)
         print(f"wrote {args.json}")
 
-# %% ../../nbs/5_run/23_cli.ipynb #1b39e017
+# %% ../../nbs/5_run/23_cli.ipynb #2d83ed57
 def _convert(args: argparse.Namespace) -> None:
     "Read a data set in one format and write it in another."
     import warnings
@@ -199,7 +199,7 @@ def _convert(args: argparse.Namespace) -> None:
     print(f"{len(data.images)} images, {objects} objects: {data.format} -> {args.target}, {args.dst}")
     print("\n".join(f"note: {line}" for line in lost) or "nothing was lost")
 
-# %% ../../nbs/5_run/23_cli.ipynb #3e4ce1f8
+# %% ../../nbs/5_run/23_cli.ipynb #98b774e8
 def _doctor(args: argparse.Namespace) -> int:  # 1 where there are errors
     "Report all problems of a data set: counts, sizes, classes, broken labels, images and boxes."
     from atss_nb.data.doctor import examine
@@ -305,7 +305,7 @@ _PREDICT = {
     "--device": _DEVICE,
 }
 
-# %% ../../nbs/5_run/23_cli.ipynb #6d993ead
+# %% ../../nbs/5_run/23_cli.ipynb #56effe6f
 def _renaming(text: str) -> tuple[str, str]:
     "OLD=NEW"
     old, _, new = text.partition("=")
@@ -313,7 +313,7 @@ def _renaming(text: str) -> tuple[str, str]:
         raise argparse.ArgumentTypeError(f"expected OLD=NEW, got {text!r}")
     return old, new
 
-# %% ../../nbs/5_run/23_cli.ipynb #f4ff801d
+# %% ../../nbs/5_run/23_cli.ipynb #bcb87305
 FORMAT_NAMES = "dota, hrsc2016, hrsc2016-31, dior-r, coco, coco-boxes, yolo-obb, rolabelimg, labelme, task1"
 
 _CONVERT = {
@@ -333,7 +333,7 @@ _DOCTOR = {
     "--workers": {"type": int, "default": 2, "help": "threads that decode images"},
 }
 
-# %% ../../nbs/5_run/23_cli.ipynb #401ddcc0
+# %% ../../nbs/5_run/23_cli.ipynb #fbf6b200
 _LAB = {
     "--folder": {
         "type": Path,
@@ -343,7 +343,7 @@ _LAB = {
     "--no-browser": {"action": "store_true"},
 }
 
-# %% ../../nbs/5_run/23_cli.ipynb #2199dde5
+# %% ../../nbs/5_run/23_cli.ipynb #eba25d1f
 PROTOCOL_NAMES = ("dota-devkit", "mmrotate", "hrsc-voc07", "hrsc-voc12", "coco")
 _EVAL = {
     "results": {"type": Path, "help": "folder with Task1_<class>.txt"},
