@@ -203,14 +203,16 @@ def start_lab(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    quiet = {"fetchNews": "false", "checkForUpdates": False}
+    news = {"fetchNews": "false", "checkForUpdates": False}
     (folder / "settings").mkdir()
-    overrides = {"@jupyterlab/apputils-extension:notification": quiet}
+    overrides = {"@jupyterlab/apputils-extension:notification": news}
     (folder / "settings/overrides.json").write_text(json.dumps(overrides), encoding="utf-8")
     options = [f"--ServerApp.root_dir={folder}", f"--port={port}", "--ip=127.0.0.1", "--no-browser", "--allow-root"]
     options += [f"--LabApp.app_settings_dir={folder / 'settings'}", "--LabApp.news_url=", "--log-level=ERROR"]
     options += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", f"--IdentityProvider.token={token}"]
-    return subprocess.Popen([sys.executable, "-m", "jupyterlab", *options]), f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "jupyterlab", *options]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, **quiet), f"http://127.0.0.1:{port}"
 
 # %% ../../nbs/6_explore/25_explorers.ipynb #2a944c05
 def call_server(
