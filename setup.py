@@ -29,7 +29,10 @@ setup(
     keywords=settings["keywords"],
     packages=[*find_packages(include=[package, package + ".*"]), package + ".notebooks"],
     package_dir={package + ".notebooks": "nbs"},  # the course travels with the package: `atss lab` opens it
-    package_data={package + ".notebooks": ["*.ipynb", "*/*.ipynb", "images/*.png"]},
+    package_data={
+        package + ".notebooks": ["*.ipynb", "*/*.ipynb", "images/*.png"],
+        package + ".explore": ["*.js", "*.css"],
+    },
     python_requires=">=" + settings["min_python"],
     install_requires=listed("requirements"),
     extras_require=extras,

@@ -48,9 +48,8 @@ def test_tiles_hold_the_pixels_and_objects_of_their_place(scenes, tmp_path, styl
         assert (got[:h, :w] == image.read(x, y, x + w, y + h)).all()
         assert (got[h:] == STYLES[style].fill).all() and (got[:, w:] == STYLES[style].fill).all()
         whole = read_dota(scenes / f"labelTxt/{image_id}.txt")
-        for poly, kind in zip(
-            *(lambda a: (a.polys, a.classes))(read_dota(tmp_path / f"out/labelTxt/{name}.txt"))
-        ):
+        cut = read_dota(tmp_path / f"out/labelTxt/{name}.txt")
+        for poly, kind in zip(cut.polys, cut.classes, strict=True):
             if style != "dota-devkit":
                 gaps = np.abs(whole.polys - (poly + (x, y))).max((1, 2))
                 assert gaps.min() < 1e-3 and whole.classes[gaps.argmin()] == kind

@@ -2,7 +2,7 @@
 // The angle dial: one rectangle, its names in every convention, and what they do when it turns.
 class AngleDial extends Explorer {
   static chartHeight = 330;
-  static tallest = 380;
+  static tallest = 470;
   static keys = [[", .", "turn the prediction by 1 degree"]];
 
   look() { return { color: "#ffffff" }; }
@@ -12,8 +12,8 @@ class AngleDial extends Explorer {
     if (!plain(box ?? [])) return;
     if (prediction) this.outline(prediction, { color: this.colors.palette[1], dash: [7, 5], width: 2 });
     const [x, y] = this.at(box);
-    rings.forEach(({ name, low, high, at, chosen }, i) => {
-      const r = 58 + 19 * i;
+    rings.forEach(({ low, high, at, chosen }, i) => {
+      const r = (70 + 18 * i) * this.scale; // in scene pixels, so that all rings fit
       const color = this.colors.palette[i % 7];
       this.g.beginPath();
       this.g.arc(x, y, r, low * DEGREE, high * DEGREE);
@@ -24,8 +24,6 @@ class AngleDial extends Explorer {
       this.g.stroke();
       this.g.globalAlpha = 1;
       this.disc([x + r * Math.cos(at * DEGREE), y + r * Math.sin(at * DEGREE)], chosen ? 7 : 5, color);
-      const edge = high * DEGREE;
-      if (high - low < 360) this.write(name, [x + r * Math.cos(edge) , y + r * Math.sin(edge) + 8], color, { size: 10 });
     });
   }
 

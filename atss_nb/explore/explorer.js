@@ -208,7 +208,8 @@ class Explorer {
   }
 
   tell() { return []; } // nodes of the panel
-  draw() {} // on the canvas, between the picture and the handles
+  draw() {} // on the canvas, between the picture and the boxes
+  drawOver() {} // between the boxes and the handles
   drawChart() {} // (width, height)
   click() { return false; } // (p, screen radius of a finger) -> whether it meant something
   scrub() {} // the chart is dragged: (x, y) on it
@@ -277,7 +278,8 @@ class Explorer {
     g.lineWidth = 1;
     g.strokeRect(...area);
     this.draw();
-    this.boxes.forEach((box, i) => plain(box) && this.outline(box, { ...this.look(i), width: i === this.selected ? 3 : 1.8 }));
+    this.boxes.forEach((box, i) => plain(box) && this.outline(box, { ...this.look(i), width: i === this.selected ? 2.6 : 1.8 }));
+    this.drawOver();
     this.drawHandles();
     if (this.chart) {
       this.g = this.chart.getContext("2d");

@@ -4,17 +4,28 @@
 
 # %% auto #0
 __all__ = ['COLORS', 'script', 'control', 'load_picture', 'encode', 'box_notes', 'rounded', 'Explorer', 'make_controls',
-           'answer_to', 'put_picture']
+           'answer_to', 'put_picture', 'start_lab', 'call_server', 'wait_for', 'run_cell', 'write_page', 'open_page']
 
 # %% ../../nbs/6_explore/25_explorers.ipynb #3c023fe3
 import io
+import json
+import secrets
+import socket
+import subprocess
+import sys
+import time
 from importlib.resources import files
 from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request, urlopen
 
 import anywidget
+import nbformat
 import numpy as np
 import torch
 from ipywidgets import Box, VBox, Widget
+from jupyter_client import BlockingKernelClient, find_connection_file
+from nbformat.sign import NotebookNotary
 from PIL import Image
 from torch import Tensor
 from traitlets import Bytes, Dict, List, TraitType, Unicode, link
@@ -93,7 +104,7 @@ def box_notes(
 # %% ../../nbs/6_explore/25_explorers.ipynb #8593d7e8
 def rounded(value):  # numbers, texts, tensors, lists and dicts of them -> the same without tensors
     "Numbers with nine significant digits; None for those that are not finite, which JSON cannot say."
-    if isinstance(value, Tensor | np.ndarray):
+    if isinstance(value, Tensor | np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, float):
         return float(f"{value:.9g}") if np.isfinite(value) else None
@@ -190,3 +201,113 @@ def put_picture(explorer: Explorer, image) -> str:  # what went wrong, or ""
         return f"the picture cannot be read: {error}"
     explorer.extent, explorer.picture = [picture.height, picture.width], encode(picture)
     return ""
+
+# %% ../../nbs/6_explore/25_explorers.ipynb #37d50b3c
+def start_lab(
+    folder: Path,  # its root, made for this
+    token: str,  # who may come in
+) -> tuple[subprocess.Popen, str]:  # the server, its address
+    "JupyterLab on this machine alone; it asks no questions and fetches no news."
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    news = {"fetchNews": "false", "checkForUpdates": False}
+    (folder / "settings").mkdir()
+    overrides = {"@jupyterlab/apputils-extension:notification": news}
+    (folder / "settings/overrides.json").write_text(json.dumps(overrides), encoding="utf-8")
+    options = [
+        f"--ServerApp.root_dir={folder}",
+        f"--port={port}",
+        "--ip=127.0.0.1",
+        "--no-browser",
+        "--allow-root",
+    ]
+    options += [f"--LabApp.app_settings_dir={folder / 'settings'}", "--LabApp.news_url=", "--log-level=ERROR"]
+    options += [
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        f"--IdentityProvider.token={token}",
+    ]
+    command = [sys.executable, "-m", "jupyterlab", *options]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, **quiet), f"http://127.0.0.1:{port}"
+
+# %% ../../nbs/6_explore/25_explorers.ipynb #2a944c05
+def call_server(
+    url: str,
+    token: str,
+    body: dict | None = None,  # sent as JSON
+) -> dict:
+    "One question to a Jupyter server."
+    headers = {"Authorization": f"token {token}", "Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    with urlopen(Request(url, data, headers), timeout=30) as reply:
+        return json.load(reply)
+
+
+def wait_for(
+    url: str,
+    server: subprocess.Popen,
+    seconds: float = 60,
+) -> None:
+    "Return when the server answers. Raises `RuntimeError` where it does not."
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            return urlopen(url, timeout=2).close()
+        except (URLError, OSError):
+            time.sleep(0.1)
+    raise RuntimeError("JupyterLab did not start; `atss lab` shows what it says")
+
+# %% ../../nbs/6_explore/25_explorers.ipynb #bd1db465
+def run_cell(
+    connection: str,  # connection file of a kernel
+    code: str,
+) -> list:  # what the cell shows
+    "Run code in a kernel that a server has started."
+    client, shown = BlockingKernelClient(connection_file=find_connection_file(connection)), []
+
+    def keep(message) -> None:
+        if message["msg_type"] in ("execute_result", "display_data", "error"):
+            shown.append(nbformat.v4.output_from_msg(message))
+
+    client.load_connection_file()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=120)
+        client.execute_interactive(code, output_hook=keep, timeout=120)
+    finally:
+        client.stop_channels()
+    return shown
+
+# %% ../../nbs/6_explore/25_explorers.ipynb #4b10701a
+def write_page(
+    path: Path,
+    code: str,
+    shown: list,  # what the code has shown already
+) -> None:
+    "A notebook of one cell whose code is folded away."
+    folded = {"jupyter": {"source_hidden": True}}
+    cell = nbformat.v4.new_code_cell(code, outputs=shown, execution_count=1, metadata=folded)
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})
+    NotebookNotary().sign(notebook)  # or JupyterLab would not show it
+    nbformat.write(notebook, path)
+
+
+def open_page(
+    folder: Path,  # empty
+    code: str,  # whose last line is an explorer
+) -> tuple[subprocess.Popen, str]:  # the server, the page
+    "Start JupyterLab on a page that shows an explorer at once, its kernel running."
+    token, name = secrets.token_hex(16), "explorer.ipynb"
+    server, url = start_lab(folder, token)
+    try:
+        write_page(folder / name, code, [])
+        wait_for(f"{url}/api", server)
+        about = {"path": name, "name": name, "type": "notebook", "kernel": {"name": "python3"}}
+        kernel = call_server(f"{url}/api/sessions", token, about)["kernel"]["id"]
+        write_page(folder / name, code, run_cell(f"kernel-{kernel}.json", code))
+    except BaseException:
+        server.terminate()
+        raise
+    return server, f"{url}/doc/tree/{name}?token={token}"

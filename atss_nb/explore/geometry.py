@@ -17,6 +17,7 @@ from traitlets import Int, Unicode
 from .explorers import Explorer, control
 from ..geometry.boxes import convert, intersection_polygon, regularize
 from ..geometry.overlap import _edge, box_iou_rotated
+from ..model.gaussian_losses import kfiou_loss, kld_loss
 from ..model.losses import rotated_iou_loss
 
 # %% ../../nbs/6_explore/25_geometry.ipynb #14530bfc
@@ -152,6 +153,8 @@ def angle_loss(
 LOSSES = {  # name -> (pred, target, definition) -> (P,)
     "L1 on the angle": angle_loss,
     "rotated IoU": lambda pred, target, _: rotated_iou_loss(pred, target),
+    "KLD": lambda pred, target, _: kld_loss(pred, target),
+    "KFIoU": lambda pred, target, _: kfiou_loss(pred, target),
 }
 
 # %% ../../nbs/6_explore/25_geometry.ipynb #0bc01d87

@@ -98,11 +98,11 @@ class BoxCoder(Explorer, js="coder"):
     "An anchor, an object, the five numbers between them, and what an error in each of them does."
 
     coder = control(Unicode("le90"), ToggleButtons, options=list(CODERS))
-    error1 = control(Float(0.0), FloatSlider, "error of number 1", **_ERROR)
-    error2 = control(Float(0.0), FloatSlider, "2", **_ERROR)
-    error3 = control(Float(0.0), FloatSlider, "3", **_ERROR)
-    error4 = control(Float(0.0), FloatSlider, "4", **_ERROR)
-    error5 = control(Float(0.0), FloatSlider, "5", **_ERROR)
+    error1 = control(Float(0.0), FloatSlider, "error 1", **_ERROR)
+    error2 = control(Float(0.0), FloatSlider, "error 2", **_ERROR)
+    error3 = control(Float(0.0), FloatSlider, "error 3", **_ERROR)
+    error4 = control(Float(0.0), FloatSlider, "error 4", **_ERROR)
+    error5 = control(Float(0.0), FloatSlider, "error 5", **_ERROR)
 
     def __init__(self, boxes: Tensor | None = None, **settings):
         boxes = torch.tensor(_START) if boxes is None else boxes

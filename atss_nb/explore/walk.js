@@ -3,21 +3,20 @@
 class OverlapWalk extends Explorer {
   look(i) {
     const { palette } = this.colors;
-    return [{ color: "#ffffff", label: "1" }, { color: palette[0], dash: [7, 5], label: "2", bar: false }][i] ?? {};
+    return [{ color: "#ffffff", label: "1", width: 1.4 }, { color: palette[0], dash: [7, 5], label: "2", bar: false }][i] ?? {};
   }
 
   edgeColor(i) { return [1, 2, 4, 5].map((k) => this.colors.palette[k])[i]; }
 
   draw() {
-    const { polygon = [], edges = [], pushes = [], centre, show } = this.answer;
+    const { polygon = [], edges = [], show } = this.answer;
     if (polygon.length) {
       this.trace(polygon);
       this.g.fillStyle = "rgb(86 180 233 / 30%)";
       this.g.fill();
     }
-    if (show === "gradient") return this.drawPushes(pushes);
-    const half = edges.filter((e) => e.walked);
-    for (const { path, foot, index } of half) { // the area between the walk and the line through the centre
+    if (show === "gradient") return;
+    for (const { path, foot, index } of edges.filter((e) => e.walked)) { // the area between the walk and the line through the centre
       this.trace([...path, ...foot]);
       this.g.fillStyle = `${this.edgeColor(index)}38`;
       this.g.fill();
@@ -26,6 +25,11 @@ class OverlapWalk extends Explorer {
       this.trace(this.answer.axis, false);
       this.stroke("#ffffff", 1, [2, 5]);
     }
+  }
+
+  drawOver() {
+    const { edges = [], pushes = [], centre, show } = this.answer;
+    if (show === "gradient") return this.drawPushes(pushes);
     for (const { start, end, path, index, walked } of edges) {
       this.trace([start, end], false);
       this.stroke(this.edgeColor(index), 2, [3, 4]);

@@ -12,7 +12,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+import webbrowser
 from dataclasses import replace
 from pathlib import Path
 
@@ -220,6 +222,24 @@ def _submit(args: argparse.Namespace) -> None:
     print("\n".join(f"note: {note}" for note in checked.notes))
     print(f"{len(checked)} detections of {len(checked.lines)} classes in {args.out}")
 
+# %% ../../nbs/5_run/23_cli.ipynb #5d0a7c22
+def _explore(args: argparse.Namespace) -> None:
+    "Open the ATSS microscope in the browser."
+    from atss_nb.explore.explorers import open_page
+
+    image = None if args.image is None else str(image_paths([args.image])[0].resolve())
+    code = f"from atss_nb.explore.microscope import Microscope\n\nMicroscope({image!r})"
+    with tempfile.TemporaryDirectory() as folder:
+        server, page = open_page(Path(folder), code)
+        print(f"the microscope is at {page}\nstop it with ctrl + c", flush=True)
+        try:
+            if not args.no_browser:
+                webbrowser.open(page)
+            server.wait()
+        finally:
+            server.terminate()
+            server.wait()
+
 # %% ../../nbs/5_run/23_cli.ipynb #4a3ed98d
 MODELS = ("small", "resnet18", "resnet34", "resnet50", "resnet101")
 _DEVICE = {"default": "auto", "help": "auto, cpu or cuda"}
@@ -363,10 +383,17 @@ _SUBMIT = {
     "--classes": {"nargs": "+", "default": (), "help": "without: those of the DOTA release that fits"},
 }
 
-# %% ../../nbs/5_run/23_cli.ipynb #413b67c8
+# %% ../../nbs/5_run/23_cli.ipynb #5d0a7c23
+_EXPLORE = {
+    "--image": {"type": Path, "help": "an image of yours; without: a procedural scene"},
+    "--no-browser": {"action": "store_true"},
+}
+
+# %% ../../nbs/5_run/23_cli.ipynb #85d3a570
 COMMANDS = {
     "demo": (_demo, _DEMO),
     "lab": (_lab, _LAB),
+    "explore": (_explore, _EXPLORE),
     "scenes": (_scenes, _SCENES),
     "stats": (_stats, _STATS),
     "train": (_train, _TRAIN),

@@ -10,7 +10,7 @@ __all__ = ['lr_factor', 'TrainConfig', 'suggest_size', 'suggest_strides', 'sugge
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -290,6 +290,7 @@ def train(
     out: str | Path,  # run folder: config.json, log.jsonl, last.pt and, with a validation split, best.pt
     device: str | torch.device = "cpu",
     progress: bool = True,  # a bar in the terminal or the notebook
+    watch: Callable[[nn.Module, int], None] | None = None,  # called with the model and the epoch after each
 ) -> Path:  # the run folder
     "Train a detector. The same seed on the same machine gives the same weights."
     run, out, best, start = Trainer(config, device), Path(out), -1.0, time.perf_counter()
@@ -303,6 +304,8 @@ def train(
                     bar.set_postfix(loss=f"{losses['loss']:.3f}", refresh=False)
                 bar.update()
             save_checkpoint(out / "last.pt", run.state())
+            if watch:
+                watch(run.model, epoch)
             if run.val and _validation_due(epoch, config):
                 best = _keep_best(run, epoch, out, log, best)
     return out

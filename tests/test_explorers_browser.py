@@ -1,0 +1,395 @@
+"The explorers in a real browser: dragged, typed at and fed nonsense, they show what Python says of the same boxes."
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from browser import CHROMIUM, browser, clean_environment, lab, open_notebook, write_notebook
+
+from atss_nb.explore.explorers import rounded
+from atss_nb.explore.geometry import AngleDial, OverlapWalk
+from atss_nb.explore.microscope import Microscope
+from atss_nb.explore.results import PrecisionRecall, Suppression, TrainingPlayer
+from atss_nb.explore.samples import AnchorTiling, BoxCoder
+from atss_nb.geometry.overlap import box_iou_rotated
+from atss_nb.samples.anchors import AnchorGrid
+from atss_nb.samples.assign import ATSS
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+KINDS = {
+    "ATSS microscope": "from atss_nb.explore.microscope import Microscope\nMicroscope()",
+    "overlap walk": "from atss_nb.explore.geometry import OverlapWalk\nOverlapWalk()",
+    "angle dial": "from atss_nb.explore.geometry import AngleDial\nAngleDial()",
+    "anchor tiling": "from atss_nb.explore.samples import AnchorTiling\nAnchorTiling()",
+    "box coder": "from atss_nb.explore.samples import BoxCoder\nBoxCoder()",
+    "suppression": "from atss_nb.explore.results import Suppression\nSuppression()",
+    "precision and recall": "from atss_nb.explore.results import PrecisionRecall\nPrecisionRecall()",
+    "training player": "from atss_nb.explore.results import TrainingPlayer\nTrainingPlayer('run')",
+}
+BAD = {
+    "no picture": "Microscope('nowhere.png')",
+    "no boxes": "w = Microscope(title='no boxes')\nw.scene = {'boxes': [[1, 2, 3]]}\nw",
+    "no area": "w = Microscope(title='no area')\nw.scene = {'boxes': [[60, 60, 0, 0, 0], [-90, 9, 20, 20, 0]]}\nw",
+    "no run": "TrainingPlayer('nowhere')",
+}
+
+
+def record_run(folder: Path) -> None:
+    "The diary of an untrained detector, three epochs long."
+    from atss_nb.data.scenes import write_scenes
+    from atss_nb.model.detectors import ModelConfig, build_model
+    from atss_nb.run.demo import watch_image
+    from atss_nb.run.training import TrainConfig, open_split
+
+    write_scenes(folder / "data/test", 1, 128, 3)
+    config = TrainConfig(str(folder / "data"))
+    dataset, out = open_split(config, "test"), folder / "run"
+    out.mkdir()
+    torch.manual_seed(0)
+    model = build_model(ModelConfig.small(score_threshold=0.0, max_detections=20), len(dataset.classes))
+    watch = watch_image(out, dataset, 0)
+    for epoch in range(3):
+        watch(model, epoch)
+
+
+class View:
+    "One explorer on the page."
+
+    def __init__(self, page, number: int):
+        self.page, self.number = page, number
+        self.root = page.locator(".atss-explorer").nth(number)
+        self.canvas = self.root.locator("canvas.scene")
+
+    def data(self, name: str) -> str:
+        return self.canvas.get_attribute(f"data-{name}")
+
+    @property
+    def boxes(self) -> torch.Tensor:
+        return torch.tensor(json.loads(self.data("boxes")), dtype=torch.float64)
+
+    def text(self, selector: str) -> str:
+        return self.root.locator(selector).first.inner_text()
+
+    def settle(self) -> None:
+        "Wait until every question has its answer, and the answer is drawn."
+        script = """n => { const d = document.querySelectorAll('.atss-explorer canvas.scene')[n].dataset;
+            return d.asked === d.answers || +d.answers >= +d.asked }"""
+        self.page.wait_for_function(script, arg=self.number, timeout=20_000)
+        self.page.wait_for_timeout(120)
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        "A point of the scene on the page."
+        self.canvas.scroll_into_view_if_needed()
+        frame, margin, scale = (
+            self.canvas.bounding_box(),
+            float(self.data("margin")),
+            float(self.data("scale")),
+        )
+        return frame["x"] + margin + x * scale, frame["y"] + margin + y * scale
+
+    def drag(self, start: tuple[float, float], dx: float, dy: float, steps: int = 8) -> None:
+        (x, y), mouse, scale = self.place(*start), self.page.mouse, float(self.data("scale"))
+        mouse.move(x, y)
+        mouse.down()
+        mouse.move(x + dx * scale, y + dy * scale, steps=steps)
+        mouse.up()
+        self.settle()
+
+    def keys(self, *names: str) -> None:
+        self.canvas.focus()
+        for name in names:
+            self.page.keyboard.press(name)
+        self.settle()
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    "All explorers in one notebook, in the dark theme, at twice the density."
+    folder = tmp_path_factory.mktemp("explorers")
+    record_run(folder)
+    write_notebook(folder / "all.ipynb", [*KINDS.values(), *BAD.values()])
+    with lab(folder, dark=True) as url, browser(density=2, dark=True) as (page, watch):
+        open_notebook(page, url, "all.ipynb")
+        count = len(KINDS) + len(BAD)
+        script = f"() => document.querySelectorAll('.atss-explorer canvas[data-draws]').length === {count}"
+        page.wait_for_function(script, timeout=90_000)
+        page.folder = folder
+        yield page, watch
+
+
+@pytest.fixture
+def view(opened, request):
+    view = View(opened[0], [*KINDS, *BAD].index(request.param))
+    view.settle()
+    return view
+
+
+def on(name: str):
+    return pytest.mark.parametrize("view", [name], indirect=True)
+
+
+def middle(box: torch.Tensor) -> tuple[float, float]:
+    "A point of a box that no candidate and no handle covers."
+    return float(box[0]) + 0.21 * float(box[2]) * float(box[4].cos()), float(box[1]) + 0.21 * float(
+        box[2]
+    ) * float(box[4].sin())
+
+
+@on("ATSS microscope")
+def test_the_microscope_is_dragged_and_shows_what_python_says(view):
+    before = view.boxes
+    view.drag((float(before[3, 0]) + 35, float(before[3, 1]) + 41), 60, -25)
+    after = view.boxes
+    assert torch.allclose(after[3, :2] - before[3, :2], torch.tensor([60.0, -25.0]).double(), atol=0.6)
+    anchors = AnchorGrid()((512, 512))
+    found = ATSS().explain(anchors, after)
+    told = found.assignment.gt_index
+    assert view.text("[data-value=positives]") == f"{int((told >= 0).sum())} positives"
+    for i, v in enumerate(anchors.levels):
+        assert view.text(f"[data-level='{i}']") == str(int((told[v.start : v.start + v.count] >= 0).sum()))
+    rows = view.root.locator("tr.button").all_inner_texts()
+    assert [r.split()[-1] for r in rows] == [f"{t:.3f}" for t in found.threshold]
+
+
+@on("ATSS microscope")
+def test_a_candidate_tells_its_numbers(view):
+    view.page.evaluate("() => null")
+    g, found = int(view.data("selected")), ATSS().explain(AnchorGrid()((512, 512)), view.boxes)
+    view.keys(".")
+    first = view.text(".card b")
+    assert first == f"anchor {int(found.index[g, 0])}"
+    assert view.text("[data-fact=IoU]") == f"{found.iou[g, 0]:.3f}"
+    assert view.text("[data-fact=distance]") == f"{found.distance[g, 0]:.1f} px"
+    assert ("positive:" in view.text("[data-fact=reason]")) == (int(found.reason[g, 0]) == 0)
+    c = int((found.reason[g] == 0).nonzero()[0, 0])
+    x, y = AnchorGrid()((512, 512)).boxes[found.index[g, c], :2].tolist()
+    view.page.mouse.click(*view.place(x, y))
+    view.settle()
+    assert view.text(".card b") == f"anchor {int(found.index[g, c])}"
+    view.keys("Escape")
+    assert view.root.locator(".card").count() == 0
+
+
+@on("ATSS microscope")
+def test_everything_by_keyboard_and_undone(view):
+    before, g = view.boxes, int(view.data("selected"))
+    view.keys("ArrowRight", "Shift+ArrowDown", "]", "Alt+ArrowUp")
+    moved = before[g] + torch.tensor([1, -10, 0, 1, torch.pi / 180])
+    assert torch.allclose(view.boxes[g], moved)
+    view.keys("a")
+    assert len(view.boxes) == len(before) + 1
+    view.keys("Delete", *["Control+z"] * 6)
+    assert torch.equal(view.boxes, before)
+    view.keys("Control+y")
+    assert torch.allclose(view.boxes[g, 0], before[g, 0] + 1)
+    view.keys("Control+z", "n")
+    assert int(view.data("selected")) == (g + 1) % len(before)
+
+
+@on("ATSS microscope")
+def test_stretched_and_turned_by_its_handles(view):
+    view.keys("n")
+    g = int(view.data("selected"))
+    while view.boxes[g, 2] * float(view.data("scale")) < 60:
+        view.keys("n")
+        g = int(view.data("selected"))
+    x, y, w, h, t = view.boxes[g].tolist()
+    along = torch.tensor([t]).cos().item(), torch.tensor([t]).sin().item()
+    edge = x + w / 2 * along[0], y + w / 2 * along[1]
+    view.drag(edge, 20 * along[0], 20 * along[1])
+    assert view.boxes[g, 2].item() == pytest.approx(w + 20, abs=0.7)
+    assert view.boxes[g, 3].item() == pytest.approx(h)
+    x, y, w, h, t = view.boxes[g].tolist()
+    reach = h / 2 + 24 / float(view.data("scale"))
+    knob = x + reach * along[1], y - reach * along[0]
+    view.drag(knob, 30, 15)
+    assert view.boxes[g, 4].item() != pytest.approx(t, abs=0.02)
+    assert view.boxes[g, :4].tolist() == pytest.approx([x, y, w, h])
+    view.keys("Control+z", "Control+z")
+
+
+@on("ATSS microscope")
+def test_the_rule_is_switched_and_the_scene_copied(view):
+    view.page.get_by_role("button", name="MaxIoU").click()
+    view.page.wait_for_function(
+        "() => document.querySelector('.atss-explorer .panel').innerText.includes('0.500')"
+    )
+    view.page.get_by_role("button", name="ATSS", exact=True).click()
+    view.page.wait_for_timeout(500)
+    view.root.get_by_role("button", name="Copy as Python").click()
+    code = view.root.get_attribute("data-copied")
+    space = {}
+    exec(code, space)
+    positives = int((space["found"].assignment.gt_index >= 0).sum())
+    assert view.text("[data-value=positives]") == f"{positives} positives"
+
+
+@on("overlap walk")
+def test_the_walk_adds_up(view):
+    view.drag(middle(view.boxes[0]), 25, 15)
+    answer = OverlapWalk(view.boxes).answer
+    assert view.text("[data-value=iou]") == f"{answer['numbers']['iou']:.4f}"
+    assert float(view.text("[data-value=iou]")) == pytest.approx(
+        box_iou_rotated(view.boxes[:1], view.boxes[1:]).item(), abs=6e-5
+    )
+    for i, edge in enumerate(answer["edges"]):
+        assert float(view.text(f"[data-value=edge{i}]").split()[0]) == pytest.approx(edge["area"], abs=0.06)
+    assert float(view.text("[data-value=g04]")) == pytest.approx(answer["gradient"][0][4], abs=6e-6)
+
+
+@on("angle dial")
+def test_the_dial_names_the_box(view):
+    box = view.boxes[0]
+    view.drag(middle(box), 10, -20)
+    view.keys("]", "Alt+]", ".")
+    dial = AngleDial(view.boxes[0])
+    dial.scene = dial.scene | {"turn": 21}
+    for row in dial.answer["names"]:
+        shown = float(view.text(f"[data-value={row['name']}4]"))
+        assert shown == pytest.approx(row["numbers"][4], abs=0.06 if row["unit"] == "degrees" else 6e-4)
+    for loss in dial.answer["losses"]:
+        assert float(view.text(f"[data-loss='{loss['name']}']")) == pytest.approx(loss["now"], abs=6e-5)
+    chart = view.root.locator("canvas.chart").bounding_box()
+    view.page.mouse.click(chart["x"] + chart["width"] / 2, chart["y"] + 240)
+    view.settle()
+    assert "turned by 21" not in view.root.inner_text()
+
+
+@on("anchor tiling")
+def test_the_tiling_fits(view):
+    view.drag(middle(view.boxes[0]), 30, 20)
+    answer = AnchorTiling(view.boxes[0]).answer
+    assert view.text("[data-value=total]") == str(answer["total"])
+    for i, level in enumerate(answer["levels"]):
+        assert view.text(f"[data-best='{i}']") == f"{level['best']:.3f}"
+
+
+@on("box coder")
+def test_the_coder_says_the_deltas(view):
+    view.drag(middle(view.boxes[1]), 20, 30)
+    answer = BoxCoder(view.boxes).answer
+    for k in range(5):
+        assert float(view.text(f"[data-delta='{k}']")) == pytest.approx(answer["deltas"][k], abs=6e-5)
+    assert view.text("[data-value=iou]") == f"{answer['iou']:.4f}"
+    view.keys("p", *["Shift+Alt+ArrowLeft"] * 30)  # the anchor loses its area
+    assert "has no area" in view.text(".status")
+    view.keys(*["Control+z"] * 30)
+    assert "Python says" not in view.text(".status")
+
+
+@on("suppression")
+def test_suppression_explains_itself(view):
+    view.drag(middle(view.boxes[5]), 60, -90)
+    view.keys("+", "+")
+    scores = torch.linspace(0.9, 0.4, 6)
+    scores[5] += 0.02
+    rows = Suppression(view.boxes, scores).answer["rows"]
+    assert view.text("[data-value=kept]") == str(sum(r["kept"] for r in rows))
+    for i, row in enumerate(rows):
+        said = "stays" if row["kept"] else f"goes: {row['by'] + 1} covers it"
+        assert view.text(f"[data-verdict='{i}']") == said
+
+
+@on("precision and recall")
+def test_average_precision_follows_the_boxes(view):
+    before = view.text("[data-value=ap]")
+    view.drag(middle(view.boxes[5]), 0, -20)
+    answer = PrecisionRecall(view.boxes[:3], view.boxes[3:]).answer
+    assert view.text("[data-value=ap]") == f"{answer['ap']:.3f}" != before
+
+
+@on("training player")
+def test_the_player_moves_in_time(view):
+    player = TrainingPlayer(view.page.folder / "run")
+    view.keys("End")
+    assert view.text("[data-value=epoch]") == "3"
+    chart = view.root.locator("canvas.chart").bounding_box()
+    view.page.mouse.move(chart["x"] + chart["width"] - 30, chart["y"] + 80)
+    view.page.mouse.down()
+    view.page.mouse.move(chart["x"] + 42, chart["y"] + 80, steps=5)
+    view.page.mouse.up()
+    view.settle()
+    assert view.text("[data-value=epoch]") == "1"
+    assert view.text("[data-value=positives]") == str(player.answer["counts"]["positives"])
+
+
+@pytest.mark.parametrize(
+    "view, reason",
+    [
+        ("no picture", "cannot be read"),
+        ("no boxes", "expected boxes of 5 numbers"),
+        ("no area", "object 1 has no area"),
+        ("no run", "recorded no image"),
+    ],
+    indirect=["view"],
+)
+def test_bad_state_shows_its_reason(view, reason):
+    assert reason in view.text(".status")
+    assert int(view.data("draws")) > 0
+
+
+@on("no boxes")
+def test_python_mends_it(view):
+    view.root.get_by_role("button", name="Add").click()
+    view.settle()
+    assert view.root.is_visible()
+
+
+@on("ATSS microscope")
+def test_sharp_and_dark(view):
+    size = view.canvas.evaluate("c => [c.width, c.clientWidth, devicePixelRatio]")
+    assert size[2] == 2 and abs(size[0] - 2 * size[1]) <= 2
+    ground = view.root.evaluate("e => getComputedStyle(e).backgroundColor")
+    assert max(map(int, ground.removeprefix("rgb(").removesuffix(")").split(","))) < 60
+
+
+@on("ATSS microscope")
+def test_answers_come_in_order_while_dragging(view):
+    script = """async n => {
+        const c = document.querySelectorAll('.atss-explorer canvas.scene')[n], r = c.getBoundingClientRect(), seen = [];
+        new MutationObserver(() => seen.push(+c.dataset.request)).observe(c, {attributeFilter: ['data-request']});
+        c.setPointerCapture = () => {};
+        const box = JSON.parse(c.dataset.boxes)[3], s = +c.dataset.scale, m = +c.dataset.margin;
+        const [x, y] = [m + (box[0] + 35) * s, m + (box[1] + 41) * s];
+        const send = (type, dx) => c.dispatchEvent(new PointerEvent(type, {clientX: r.left + x + dx, clientY: r.top + y, bubbles: true, pointerId: 1}));
+        send('pointerdown', 0);
+        for (let i = 0; i < 60; i++) await new Promise(f => requestAnimationFrame(() => (send('pointermove', 5 + i), f())));
+        send('pointerup', 60);
+        await new Promise(f => setTimeout(f, 800));
+        return seen }"""
+    seen = view.page.evaluate(script, view.number)
+    assert len(seen) > 3 and seen == sorted(seen)
+    view.keys("Control+z")
+
+
+def test_nothing_complained_and_nothing_left_the_machine(opened):
+    page, watch = opened
+    assert watch.complaints == []
+    assert watch.foreign == []
+
+
+def test_atss_explore_opens_on_the_microscope(tmp_path):
+    command = [sys.executable, "-m", "atss_nb.run.cli", "explore", "--no-browser"]
+    server = subprocess.Popen(command, env=clean_environment(tmp_path), stdout=subprocess.PIPE, text=True)
+    try:
+        address = server.stdout.readline().split()[-1]
+        with browser() as (page, watch):
+            page.goto(address)
+            page.wait_for_selector(".atss-explorer canvas[data-draws]", timeout=60_000)
+            assert View(page, 0).text("[data-value=positives]") == "41 positives"
+            assert watch.complaints == [] and watch.foreign == []
+    finally:
+        server.send_signal(signal.SIGINT)
+        assert server.wait(30) == 130
+
+
+def test_numbers_are_what_json_can_say():
+    assert rounded({"a": [float("nan"), 1 / 3], "b": torch.tensor([2.0])}) == {
+        "a": [None, 0.333333333],
+        "b": [2.0],
+    }
+    assert Microscope().answer == json.loads(json.dumps(Microscope().answer))
