@@ -293,10 +293,11 @@ def comparison_by(
 ) -> str:  # lines of text
     "Positives per object and the share of orphans: a row for every rule, a column for every group."
     tables = {name: report.table(by) for name, report in reports.items()}
-    heads = zip(*[(row["group"], row["objects"]) for row in next(iter(tables.values()), [])], strict=True)
-    lines = [f"{name:18}" + "".join(f"{v:>17}" for v in head) for name, head in zip(("", "objects"), heads)]
+    groups = next(iter(tables.values()), [])
+    lines = [" " * 18 + "".join(f"{row['group']:>18}" for row in groups)]
+    lines.append(f"{'objects':18}" + "".join(f"{row['objects']:18}" for row in groups))
     for name, table in tables.items():
         shares = [f"({100 * row['orphans'] / row['objects']:.2g} %)" * (row["orphans"] > 0) for row in table]
-        cells = [f"{row['positives']:8.2f} {share:8}" for row, share in zip(table, shares, strict=True)]
+        cells = [f"{row['positives']:8.2f} {share:9}" for row, share in zip(table, shares, strict=True)]
         lines.append(f"{name:18}" + "".join(cells).rstrip())
     return "\n".join(lines)
