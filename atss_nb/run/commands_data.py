@@ -88,13 +88,14 @@ def _stats(args: argparse.Namespace) -> None:
     from atss_nb.data.datasets import DotaDataset, find_split
     from atss_nb.explore.statistics_plots import write_statistics
     from atss_nb.samples.anchors import AnchorGrid
-    from atss_nb.samples.statistics import compare_assigners, comparison, standard_rules
+    from atss_nb.samples.statistics import compare_assigners, comparison, comparison_by, standard_rules
 
     started, one = time.perf_counter(), (args.data / "labelTxt").is_dir()
     data = DotaDataset(args.data if one else find_split(args.data, args.split))
     rules, chosen = standard_rules(AnchorGrid(tuple(args.strides))), "ATSS, k = 9"
     reports = compare_assigners(data, rules, args.size)
-    print(reports[chosen].summary() + "\n\n" + comparison(reports))
+    tables = [comparison(reports), *(f"by {by}\n{comparison_by(reports, by)}" for by in ("size", "aspect"))]
+    print("\n\n".join([reports[chosen].summary(), *tables]))
     seconds = time.perf_counter() - started
     facts = {"data": str(data.folder), "size": args.size, "seconds": round(seconds, 1)}
     files = write_statistics(args.out, data, reports, chosen, facts)
