@@ -23,7 +23,12 @@ from atss_nb.data.formats import read_dota
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared/data"  # real images, where they are at hand
-FOLDERS = [DATA / "dota/tiles/train", DATA / "hit_uav/val", DATA / "aerial_airport/valid", ROOT / "data/sample"]
+FOLDERS = [
+    DATA / "dota/tiles/train",
+    DATA / "hit_uav/val",
+    DATA / "aerial_airport/valid",
+    ROOT / "data/sample",
+]
 
 
 def pillow(path: Path) -> np.ndarray:
