@@ -94,8 +94,6 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                                                               'atss_nb/data/datasets.py'),
                                        'atss_nb.data.datasets.DotaDataset.__init__': ( '4_data/datasets.html#dotadataset.__init__',
                                                                                        'atss_nb/data/datasets.py'),
-                                       'atss_nb.data.datasets._decode_jpeg': ( '4_data/datasets.html#_decode_jpeg',
-                                                                               'atss_nb/data/datasets.py'),
                                        'atss_nb.data.datasets._drop_thin': ('4_data/datasets.html#_drop_thin', 'atss_nb/data/datasets.py'),
                                        'atss_nb.data.datasets._prepare': ('4_data/datasets.html#_prepare', 'atss_nb/data/datasets.py'),
                                        'atss_nb.data.datasets._to_arrays': ('4_data/datasets.html#_to_arrays', 'atss_nb/data/datasets.py'),
