@@ -69,7 +69,7 @@ def plot_levels(
         part, color = np.array([row["levels"][i] for row in rows]), LEVEL_COLORS[i % len(LEVEL_COLORS)]
         ax.bar(names, part, bottom=below, color=color, label=f"stride {stride:g}")
         below += part
-    ax.set(ylabel="positives per object", ylim=(0, 1.05 * max(below, default=0) or 1))
+    ax.set(ylabel="positives per object")
     ax.tick_params(axis="x", rotation=60, labelsize=7)
     ax.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
