@@ -32,8 +32,8 @@ KINDS = {
 }
 BAD = {
     "no picture": "Microscope('nowhere.png')",
-    "no boxes": "w = Microscope(title='no boxes')\nw.scene = {'boxes': [[1, 2, 3]]}\nw",
-    "no area": "w = Microscope(title='no area')\nw.scene = {'boxes': [[60, 60, 0, 0, 0], [-90, 9, 20, 20, 0]]}\nw",
+    "no boxes": "w = Microscope()\nw.scene = {'boxes': [[1, 2, 3]]}\nw",
+    "no area": "w = Microscope()\nw.scene = {'boxes': [[60, 60, 0, 0, 0], [-90, 9, 20, 20, 0]]}\nw",
     "no run": "TrainingPlayer('nowhere')",
 }
 

@@ -18,7 +18,7 @@ from traitlets import Float, Unicode
 from .explorers import Explorer, control
 from ..geometry.nms import nms_rotated, soft_nms_rotated
 from ..geometry.overlap import box_iou_rotated
-from ..run.evaluation import best_matches, evaluate, match_image
+from ..run.evaluation import evaluate, match_image
 
 # %% ../../nbs/6_explore/25_results.ipynb #711b3697
 def scores_of(
@@ -94,8 +94,7 @@ def judged(
     verdicts, found = match_image(prediction, target, iou_threshold)
     score = evaluate([prediction], [target], ["object"], metric, (iou_threshold,))
     recall, precision, _ = score.curves["object"]
-    group, start = torch.zeros(len(boxes), dtype=torch.int64), torch.tensor([0, len(truths)])
-    iou, _ = best_matches(boxes.numpy(), group.numpy(), truths.numpy(), start.numpy())
+    iou = box_iou_rotated(boxes, truths).amax(1) if len(truths) else torch.zeros(len(boxes))
     order = prediction["scores"].argsort(descending=True, stable=True).tolist()
     rows = [
         {
