@@ -562,6 +562,8 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                                                                       'atss_nb/explore/microscope.py'),
                                             'atss_nb.explore.microscope.describe': ( '6_explore/microscope.html#describe',
                                                                                      'atss_nb/explore/microscope.py'),
+                                            'atss_nb.explore.microscope.import_lines': ( '6_explore/microscope.html#import_lines',
+                                                                                         'atss_nb/explore/microscope.py'),
                                             'atss_nb.explore.microscope.overview': ( '6_explore/microscope.html#overview',
                                                                                      'atss_nb/explore/microscope.py'),
                                             'atss_nb.explore.microscope.per_level': ( '6_explore/microscope.html#per_level',

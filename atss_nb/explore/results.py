@@ -6,7 +6,7 @@
 __all__ = ['scores_of', 'suppressors', 'softened', 'Suppression', 'walk_down', 'judged', 'staircase', 'PrecisionRecall',
            'read_recording', 'sure_predictions', 'epoch_outcome', 'TrainingPlayer']
 
-# %% ../../nbs/6_explore/25_results.ipynb #b959d856
+# %% ../../nbs/6_explore/25_results.ipynb #50f57e87
 import json
 from pathlib import Path
 
@@ -20,18 +20,19 @@ from ..geometry.nms import nms_rotated, soft_nms_rotated
 from ..geometry.overlap import box_iou_rotated
 from ..run.evaluation import evaluate, match_image
 
-# %% ../../nbs/6_explore/25_results.ipynb #769853b9
+# %% ../../nbs/6_explore/25_results.ipynb #a1bdea5e
 def scores_of(
     scene: dict,  # of an explorer
     count: int,  # boxes
 ) -> Tensor:  # (count,) float64
     "The scores of a scene. Raises `ValueError` unless each box has one in [0, 1]."
-    scores = torch.tensor(scene.get("scores", []), dtype=torch.float64)
-    if len(scores) != count or not ((scores >= 0) & (scores <= 1)).all():
-        raise ValueError(f"scores: expected {count} numbers in [0, 1], got {scores.tolist()}")
-    return scores
+    scores = scene.get("scores", [])
+    fine = all(isinstance(s, int | float) and 0 <= s <= 1 for s in scores)
+    if len(scores) != count or not fine:
+        raise ValueError(f"scores: expected {count} numbers in [0, 1], got {scores}")
+    return torch.tensor(scores, dtype=torch.float64)
 
-# %% ../../nbs/6_explore/25_results.ipynb #e3c91758
+# %% ../../nbs/6_explore/25_results.ipynb #a4abea54
 def suppressors(
     boxes: Tensor,  # (N, 5)
     scores: Tensor,  # (N,)
@@ -45,7 +46,7 @@ def suppressors(
         rows.append({"score": score, "kept": i in kept, "by": by, "iou": None if by is None else iou[by, i]})
     return rows
 
-# %% ../../nbs/6_explore/25_results.ipynb #f45ceb72
+# %% ../../nbs/6_explore/25_results.ipynb #60597b2e
 def softened(
     boxes: Tensor,  # (N, 5)
     scores: Tensor,  # (N,)
@@ -58,7 +59,7 @@ def softened(
         for i, s in enumerate(scores.tolist())
     ]
 
-# %% ../../nbs/6_explore/25_results.ipynb #91aa4b48
+# %% ../../nbs/6_explore/25_results.ipynb #cc7e4d63
 _DOUBLES = (
     (130.0, 110.0, 130.0, 52.0, 0.35), (142.0, 114.0, 126.0, 56.0, 0.42), (118.0, 104.0, 120.0, 46.0, 0.2),
     (270.0, 150.0, 120.0, 44.0, -0.7), (276.0, 158.0, 110.0, 50.0, -0.6), (200.0, 240.0, 150.0, 40.0, 0.05),
@@ -82,7 +83,7 @@ class Suppression(Explorer, js="results"):
         rows = softened(boxes, scores) if soft else suppressors(boxes, scores, self.threshold)
         return {"rows": rows, "soft": soft, "threshold": self.threshold}
 
-# %% ../../nbs/6_explore/25_results.ipynb #4445e7f4
+# %% ../../nbs/6_explore/25_results.ipynb #a1895965
 def walk_down(
     prediction: dict,  # boxes (M, 5), scores (M,), labels (M,)
     target: dict,  # boxes (G, 5), labels (G,)
@@ -99,7 +100,7 @@ def walk_down(
     ]
     return [row | extra for row, extra in zip(rows, more, strict=True)]
 
-# %% ../../nbs/6_explore/25_results.ipynb #f1570705
+# %% ../../nbs/6_explore/25_results.ipynb #bac4e8dc
 def judged(
     prediction: dict,  # boxes (M, 5), scores (M,), labels (M,)
     target: dict,  # boxes (G, 5), labels (G,)
@@ -115,7 +116,7 @@ def judged(
     answer = {"verdicts": verdicts, "found": found, "ap": score.mean(), "rows": rows, "truths": truths}
     return answer | {"curve": curve, "envelope": staircase(curve)}
 
-# %% ../../nbs/6_explore/25_results.ipynb #00dfbebf
+# %% ../../nbs/6_explore/25_results.ipynb #e847801e
 def staircase(
     curve: Tensor,  # (M, 2) recall, precision
 ) -> Tensor:  # (2 M, 2)
@@ -125,7 +126,7 @@ def staircase(
     left, right = torch.stack([before, best], 1), torch.stack([curve[:, 0], best], 1)
     return torch.stack([left, right], 1).flatten(0, 1)
 
-# %% ../../nbs/6_explore/25_results.ipynb #22a1b0e3
+# %% ../../nbs/6_explore/25_results.ipynb #08beca85
 _TRUTHS = (
     (100.0, 90.0, 120.0, 50.0, 0.3), (290.0, 110.0, 110.0, 44.0, -0.6), (190.0, 240.0, 150.0, 48.0, 0.1),
 )  # fmt: skip
@@ -134,7 +135,7 @@ _FOUND = (
     (110.0, 84.0, 112.0, 52.0, 0.2), (190.0, 262.0, 150.0, 48.0, 0.15),
 )  # fmt: skip
 
-# %% ../../nbs/6_explore/25_results.ipynb #0995e51f
+# %% ../../nbs/6_explore/25_results.ipynb #1ffd3d21
 class PrecisionRecall(Explorer, js="results"):
     "Objects and scored detections: hits, false ones, and the curve that they draw."
 
@@ -157,7 +158,7 @@ class PrecisionRecall(Explorer, js="results"):
         prediction = {"boxes": boxes[count:], "scores": scores[count:], "labels": label[count:]}
         return judged(prediction, target, self.threshold, self.metric)
 
-# %% ../../nbs/6_explore/25_results.ipynb #73818035
+# %% ../../nbs/6_explore/25_results.ipynb #ea2097d0
 def read_recording(
     run: str | Path,  # run folder of a training that recorded itself
 ) -> tuple[dict, list[dict]]:  # the image and its objects, one row per epoch
@@ -171,7 +172,7 @@ def read_recording(
         raise ValueError(f"{path}: expected a first line with the image and its objects")
     return rows[0], rows[1:]
 
-# %% ../../nbs/6_explore/25_results.ipynb #70737955
+# %% ../../nbs/6_explore/25_results.ipynb #5beb6c58
 def sure_predictions(
     row: dict,  # boxes, labels, scores of one epoch, as lists
     score: float,  # less sure ones are left out
@@ -181,7 +182,7 @@ def sure_predictions(
     boxes, sure = torch.tensor(row["boxes"]).view(-1, 5), scores >= score
     return {"boxes": boxes[sure], "labels": labels[sure], "scores": scores[sure]}
 
-# %% ../../nbs/6_explore/25_results.ipynb #6c37a50b
+# %% ../../nbs/6_explore/25_results.ipynb #ee779eda
 def epoch_outcome(
     truth: dict,  # boxes, labels as lists
     row: dict,  # boxes, labels, scores, positives of one epoch
@@ -198,7 +199,7 @@ def epoch_outcome(
     truths = [{"box": b, "found": bool(f)} for b, f in zip(target["boxes"], found, strict=True)]
     return {"predictions": predictions, "truths": truths, "positives": row["positives"], "counts": counts}
 
-# %% ../../nbs/6_explore/25_results.ipynb #0761dff7
+# %% ../../nbs/6_explore/25_results.ipynb #9201e05a
 class TrainingPlayer(Explorer, js="results"):
     "Positive anchors and predictions of one image over the epochs of a recorded run."
 
