@@ -14,16 +14,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from browser import browser, lab, open_notebook, write_notebook  # noqa: E402
 
-EXPLORERS = {
-    "microscope": "from atss_nb.explore.microscope import Microscope\nMicroscope()",
-    "walk": "from atss_nb.explore.geometry import OverlapWalk\nOverlapWalk()",
-    "dial": "from atss_nb.explore.geometry import AngleDial\nAngleDial()",
-    "tiling": "from atss_nb.explore.samples import AnchorTiling\nAnchorTiling()",
-    "coder": "from atss_nb.explore.samples import BoxCoder\nBoxCoder()",
-    "nms": "from atss_nb.explore.results import Suppression\nSuppression()",
-    "curve": "from atss_nb.explore.results import PrecisionRecall\nPrecisionRecall()",
-    "player": "from atss_nb.explore.results import TrainingPlayer\nTrainingPlayer('run')",
-}
+from atss_nb.explore.page import EXPLORERS, explorer_code  # noqa: E402
+
 KEYS = {"microscope": ["n", "n", "."], "player": ["End"]}  # pressed before the picture is taken
 
 
@@ -38,7 +30,9 @@ def main() -> None:
         (folder / "run").mkdir()
         for name in ("watched.jsonl", "watched.png"):
             shutil.copy(args.run / name, folder / "run")
-        write_notebook(folder / "all.ipynb", list(EXPLORERS.values()))
+        write_notebook(
+            folder / "all.ipynb", [explorer_code(n, "run" if n == "player" else None) for n in EXPLORERS]
+        )
         with lab(folder, args.dark) as url, browser(1120, 1000, 1.5, args.dark) as (page, _):
             open_notebook(page, url, "all.ipynb")
             take(page, args.out)

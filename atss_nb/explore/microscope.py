@@ -6,7 +6,7 @@
 __all__ = ['scene_boxes', 'why', 'why_none', 'shown', 'overview', 'per_level', 'thresholds', 'describe', 'candidate',
            'import_lines', 'scene_code', 'Microscope']
 
-# %% ../../nbs/6_explore/25_microscope.ipynb #12d36049
+# %% ../../nbs/6_explore/25_microscope.ipynb #381d298f
 import torch
 from ipywidgets import BoundedIntText, FileUpload, FloatSlider, IntSlider, SelectionSlider, ToggleButtons
 from torch import Tensor
@@ -19,7 +19,7 @@ from ..geometry.boxes import hbb2obb, obb2hbb, poly2obb
 from ..samples.anchors import AnchorGrid, Anchors
 from ..samples.assign import ATSS, CenterSampling, Explanation, MaxIoU, Reason
 
-# %% ../../nbs/6_explore/25_microscope.ipynb #549a8cd2
+# %% ../../nbs/6_explore/25_microscope.ipynb #541f2f82
 def scene_boxes(
     seed: int,
     size: int = 512,  # of the scene [px]
@@ -32,7 +32,7 @@ def scene_boxes(
     steps = torch.linspace(0, 1, count)[:, None] * (sizes.amax() - sizes.amin()) + sizes.amin()
     return scene.image, boxes[(sizes - steps).abs().argmin(1).unique()]
 
-# %% ../../nbs/6_explore/25_microscope.ipynb #a35f8233
+# %% ../../nbs/6_explore/25_microscope.ipynb #c1e4fba2
 _WHY = {
     Reason.POSITIVE: "positive: IoU {iou:.3f} is enough, and the centre lies {margin:.1f} px inside.",
     Reason.BELOW_THRESHOLD: "not chosen: IoU {iou:.3f} is below the threshold {threshold:.3f}.",
@@ -42,7 +42,7 @@ _WHY = {
     Reason.BETWEEN: "ignored: IoU {iou:.3f} is too little for a positive and too much for a negative.",
 }
 
-# %% ../../nbs/6_explore/25_microscope.ipynb #74bdaead
+# %% ../../nbs/6_explore/25_microscope.ipynb #9b58cab4
 def why(
     found: Explanation,
     g: int,  # ground truth
@@ -54,7 +54,7 @@ def why(
     numbers = {"iou": found.iou[g, c], "margin": found.margin[g, c], "threshold": threshold, "winner": winner}
     return _WHY[Reason(int(found.reason[g, c]))].format(**numbers)
 
-# %% ../../nbs/6_explore/25_microscope.ipynb #32b17af9
+# %% ../../nbs/6_explore/25_microscope.ipynb #a07fa356
 _NONE = {
     Reason.BELOW_THRESHOLD: "overlap too little",
     Reason.CENTER_OUTSIDE: "lie outside",
@@ -73,7 +73,7 @@ def why_none(
     parts = ", ".join(f"{n} {text}" for n, text in counts if n)
     return f"Object {g + 1} learns nothing: of its {found.index.shape[1]} candidates {parts}."
 
-# %% ../../nbs/6_explore/25_microscope.ipynb #24c995a0
+# %% ../../nbs/6_explore/25_microscope.ipynb #a6bc043a
 def shown(
     found: Explanation,
     most: int = 150,  # candidates of each ground truth
@@ -84,7 +84,7 @@ def shown(
     rank = 2.0 * (found.reason == Reason.POSITIVE) + found.iou - 1e-9 * found.distance
     return rank.topk(most, dim=1).indices.sort(dim=1).values
 
-# %% ../../nbs/6_explore/25_microscope.ipynb #26f5813b
+# %% ../../nbs/6_explore/25_microscope.ipynb #c3476521
 def overview(found: Explanation, anchors: Anchors) -> dict:
     "Candidates and counts as the page shows them."
     index, columns, told = found.index, shown(found), found.assignment.gt_index
@@ -97,7 +97,7 @@ def overview(found: Explanation, anchors: Anchors) -> dict:
     orphans = [why_none(found, g) for g in lonely]
     return {"candidates": rows, "counts": counts, "levels": per_level(found, anchors), "orphans": orphans}
 
-# %% ../../nbs/6_explore/25_microscope.ipynb #7830189f
+# %% ../../nbs/6_explore/25_microscope.ipynb #08a99f54
 def per_level(found: Explanation, anchors: Anchors) -> list[dict]:
     "Grid, candidates and positives of each level."
     rows = []
@@ -108,7 +108,7 @@ def per_level(found: Explanation, anchors: Anchors) -> list[dict]:
         rows.append({"stride": v.stride, "cells": cells, "candidates": candidates, "positives": positives})
     return rows
 
-# %% ../../nbs/6_explore/25_microscope.ipynb #94cbea97
+# %% ../../nbs/6_explore/25_microscope.ipynb #89b73351
 def thresholds(
     found: Explanation,
     rule: ATSS | MaxIoU | CenterSampling,
@@ -122,7 +122,7 @@ def thresholds(
         return [{"x": rule.neg, "label": "negative below"}, {"x": rule.pos, "label": "positive from"}]
     return []
 
-# %% ../../nbs/6_explore/25_microscope.ipynb #872055b3
+# %% ../../nbs/6_explore/25_microscope.ipynb #c64faef3
 def describe(found: Explanation, rule: ATSS | MaxIoU | CenterSampling) -> list[dict]:
     "The numbers of each ground truth."
     rows = []
@@ -132,7 +132,7 @@ def describe(found: Explanation, rule: ATSS | MaxIoU | CenterSampling) -> list[d
         rows.append({"positives": positives, "best": iou.max(), "threshold": threshold, "marks": marks})
     return rows
 
-# %% ../../nbs/6_explore/25_microscope.ipynb #2fb007a6
+# %% ../../nbs/6_explore/25_microscope.ipynb #96cf687d
 def candidate(
     found: Explanation,
     anchors: Anchors,
@@ -150,7 +150,7 @@ def candidate(
     about = {"anchor": anchor, "box": anchors.boxes[anchor], "level": found.level[c], "reason": reason}
     return numbers | about | {"positive": positive}
 
-# %% ../../nbs/6_explore/25_microscope.ipynb #d5d41fcf
+# %% ../../nbs/6_explore/25_microscope.ipynb #47f98ef3
 def import_lines(rule: ATSS | MaxIoU | CenterSampling, upright: bool) -> list[str]:
     "What the program of a scene imports."
     lines = ["from math import inf", ""] if "inf" in repr(rule) else []
@@ -159,7 +159,7 @@ def import_lines(rule: ATSS | MaxIoU | CenterSampling, upright: bool) -> list[st
     lines += ["from atss_nb.samples.anchors import AnchorGrid"]
     return [*lines, f"from atss_nb.samples.assign import {type(rule).__name__}", ""]
 
-# %% ../../nbs/6_explore/25_microscope.ipynb #ba1abfd9
+# %% ../../nbs/6_explore/25_microscope.ipynb #a1d1e8a7
 def scene_code(
     boxes: Tensor,  # (G, 5)
     extent: tuple[int, int],  # H, W [px]
@@ -177,7 +177,7 @@ def scene_code(
     lines += [f"anchors = {grid!r}({tuple(extent)})", f"found = {rule!r}.explain(anchors, boxes)"]
     return "\n".join([*lines, "print(found.assignment.gt_index.unique(return_counts=True))"]) + "\n"
 
-# %% ../../nbs/6_explore/25_microscope.ipynb #63022c4f
+# %% ../../nbs/6_explore/25_microscope.ipynb #9e00ffd7
 _RULES = ("ATSS", "MaxIoU", "centre sampling")
 _OVERLAPS = (("oriented IoU", False), ("horizontal IoU", True))
 
