@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from browser import browser, lab, open_notebook, write_notebook  # noqa: E402
+from PIL import Image  # noqa: E402
 
 from atss_nb.explore.page import EXPLORERS, explorer_code  # noqa: E402
 
@@ -33,7 +34,7 @@ def main() -> None:
         write_notebook(
             folder / "all.ipynb", [explorer_code(n, "run" if n == "player" else None) for n in EXPLORERS]
         )
-        with lab(folder, args.dark) as url, browser(1120, 1000, 1.5, args.dark) as (page, _):
+        with lab(folder, args.dark) as url, browser(1120, 1000, 1.25, args.dark) as (page, _):
             open_notebook(page, url, "all.ipynb")
             take(page, args.out)
 
@@ -48,7 +49,9 @@ def take(page, out: Path) -> None:
             page.keyboard.press(key)
         page.wait_for_timeout(600)
         page.mouse.move(0, 0)
-        explorer.locator("xpath=..").locator("xpath=..").screenshot(path=out / f"explorer_{name}.png")
+        path = out / f"explorer_{name}.png"
+        explorer.locator("xpath=..").locator("xpath=..").screenshot(path=path)
+        Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)  # a third of the size
 
 
 if __name__ == "__main__":
