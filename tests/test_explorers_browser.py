@@ -77,10 +77,8 @@ class View:
 
     def settle(self) -> None:
         "Wait until every question has its answer, and the answer is drawn."
-        script = """n => { const d = document.querySelectorAll('.atss-explorer canvas.scene')[n].dataset;
-            return d.asked === d.answers || +d.answers >= +d.asked }"""
-        self.page.wait_for_function(script, arg=self.number, timeout=20_000)
-        self.page.wait_for_timeout(120)
+        script = "n => document.querySelectorAll('.atss-explorer canvas.scene')[n].dataset.busy === ''"
+        self.page.wait_for_function(script, arg=self.number, timeout=30_000)
 
     def place(self, x: float, y: float) -> tuple[float, float]:
         "A point of the scene on the page."
@@ -223,7 +221,9 @@ def test_the_rule_is_switched_and_the_scene_copied(view):
         "() => document.querySelector('.atss-explorer .panel').innerText.includes('0.500')"
     )
     view.page.get_by_role("button", name="ATSS", exact=True).click()
-    view.page.wait_for_timeout(500)
+    view.page.wait_for_function(
+        "() => !document.querySelector('.atss-explorer .panel').innerText.includes('0.500')"
+    )
     view.root.get_by_role("button", name="Copy as Python").click()
     code = view.root.get_attribute("data-copied")
     space = {}

@@ -144,6 +144,7 @@ class Explorer {
   // ---- the conversation: one question at a time, the newest state next, late answers dropped ------------------------
   changed() {
     this.dirty = true;
+    this.canvas.dataset.busy = "yes"; // until the answer to this is drawn
     this.paint();
     this.ask();
   }
@@ -293,7 +294,7 @@ class Explorer {
       this.g.clearRect(0, 0, width, height);
       this.drawChart(width, height);
     }
-    Object.assign(this.canvas.dataset, this.counts, { request: this.shown, scale: this.scale, margin, boxes: JSON.stringify(this.boxes), selected: this.selected, error: this.answer.error ?? "" });
+    Object.assign(this.canvas.dataset, this.counts, { busy: this.waiting || this.dirty ? "yes" : "", request: this.shown, scale: this.scale, margin, boxes: JSON.stringify(this.boxes), selected: this.selected, error: this.answer.error ?? "" });
   }
 
   at([x, y]) {
