@@ -93,8 +93,10 @@ def _explore(args: argparse.Namespace) -> None:
             server.terminate()
             server.wait()
 
-# %% ../../nbs/5_run/23_cli.ipynb #5d0a7c23
+# %% ../../nbs/5_run/23_cli.ipynb #e1a2b3c4
 _EXPLORERS = ("microscope", "walk", "dial", "tiling", "coder", "nms", "curve", "player")
+
+# %% ../../nbs/5_run/23_cli.ipynb #5d0a7c23
 _EXPLORE = {
     "name": {"nargs": "?", "default": "microscope", "choices": _EXPLORERS},
     "--image": {"type": Path, "help": "for the microscope; without: a procedural scene"},
