@@ -90,7 +90,7 @@ class Found(NamedTuple):
     def take(self, rows: np.ndarray) -> "Found":
         return Found(*(column[rows] for column in self))
 
-
+# %% ../../nbs/4_data/16_merge.ipynb #5c3119a2
 def _parse_task2(
     path: Path,
 ) -> list[tuple[int, str, float, list[float]]]:  # line, image, score, 4 coordinates
@@ -162,7 +162,7 @@ def _rectangles(polys: np.ndarray) -> np.ndarray:  # (M, 2, 2) -> (M, 4, 2)
     (x0, y0), (x1, y1) = polys[:, 0].T, polys[:, 1].T + 1
     return np.stack([np.stack(p, -1) for p in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))], 1)
 
-
+# %% ../../nbs/4_data/16_merge.ipynb #5c3be974
 def keep_best(
     found: Found,
     iou_threshold: float = 0.1,  # IoU above which the lower score goes
