@@ -1104,6 +1104,8 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                                                                  'atss_nb/run/commands_data.py')},
             'atss_nb.run.commands_results': { 'atss_nb.run.commands_results._eval': ( '5_run/commands_results.html#_eval',
                                                                                       'atss_nb/run/commands_results.py'),
+                                              'atss_nb.run.commands_results._eval_report': ( '5_run/commands_results.html#_eval_report',
+                                                                                             'atss_nb/run/commands_results.py'),
                                               'atss_nb.run.commands_results._submit': ( '5_run/commands_results.html#_submit',
                                                                                         'atss_nb/run/commands_results.py')},
             'atss_nb.run.commands_runs': { 'atss_nb.run.commands_runs._asked': ( '5_run/commands_runs.html#_asked',

@@ -12,7 +12,6 @@ from pathlib import Path
 # %% ../../nbs/5_run/23_commands_results.ipynb #92088c4f
 def _eval(args: argparse.Namespace) -> None:
     "Score Task1 result files against label files."
-    from atss_nb.explore.analysis_report import write_analysis
     from atss_nb.run.breakdown import analyse
     from atss_nb.run.protocols import protocol_table
     from atss_nb.run.results import read_results, write_evaluation
@@ -27,10 +26,17 @@ def _eval(args: argparse.Namespace) -> None:
         print(protocol_table(found.protocols))
     if args.json:
         write_evaluation(args.json, found, files.notes)
+        print(f"wrote {args.json}")
     if args.report:
-        settings = {"results": args.results, "labels": args.labels, "notes": list(files.notes)}
-        write_analysis(args.report, f"{args.results.name}: {len(files.image_ids)} images", found, settings)
-    print(*(f"wrote {path}" for path in (args.json, args.report) if path), sep="\n")
+        _eval_report(args, files, found)
+
+# %% ../../nbs/5_run/23_commands_results.ipynb #62fd7ced
+def _eval_report(args: argparse.Namespace, files, analysis) -> None:
+    from atss_nb.explore.analysis_report import write_analysis
+
+    settings = {"results": args.results, "labels": args.labels, "notes": list(files.notes)}
+    write_analysis(args.report, f"{args.results.name}: {len(files.image_ids)} images", analysis, settings)
+    print(f"wrote {args.report}")
 
 # %% ../../nbs/5_run/23_commands_results.ipynb #eba25d1f
 PROTOCOL_NAMES = ("dota-devkit", "mmrotate", "hrsc-voc07", "hrsc-voc12", "coco")
