@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from atss_nb.data.formats import LabelError
-from atss_nb.run.cli import PROTOCOL_NAMES, main
+from atss_nb.run.cli import main
+from atss_nb.run.commands_results import PROTOCOL_NAMES
 from atss_nb.run.evaluation import PROTOCOLS
 from atss_nb.run.results import Prediction, read_results, write_task1
 

@@ -12,14 +12,31 @@ from pathlib import Path
 # %% ../../nbs/5_run/23_commands_results.ipynb #92088c4f
 def _eval(args: argparse.Namespace) -> None:
     "Score Task1 result files against label files."
+    from atss_nb.run.breakdown import analyse
+    from atss_nb.run.protocols import protocol_table
     from atss_nb.run.results import read_results, write_evaluation
 
     files = read_results(args.results, args.labels, args.classes, args.imageset)
-    evaluation = files.evaluate(args.metric, protocol=args.protocol)
-    print("\n".join([evaluation.summary(), *(f"note: {note}" for note in files.notes)]))
+    wanted = {"metric": args.metric, "protocol": args.protocol}
+    found = analyse(files.case, **wanted) if args.report or args.compare else files.evaluate(**wanted)
+    print(
+        "\n".join([getattr(found, "evaluation", found).summary(), *(f"note: {note}" for note in files.notes)])
+    )
+    if args.compare:
+        print(protocol_table(found.protocols))
     if args.json:
-        write_evaluation(args.json, evaluation, files.notes)
+        write_evaluation(args.json, found, files.notes)
         print(f"wrote {args.json}")
+    if args.report:
+        _eval_report(args, files, found)
+
+# %% ../../nbs/5_run/23_commands_results.ipynb #62fd7ced
+def _eval_report(args: argparse.Namespace, files, analysis) -> None:
+    from atss_nb.explore.analysis_report import write_analysis
+
+    settings = {"results": args.results, "labels": args.labels, "notes": list(files.notes)}
+    write_analysis(args.report, f"{args.results.name}: {len(files.image_ids)} images", analysis, settings)
+    print(f"wrote {args.report}")
 
 # %% ../../nbs/5_run/23_commands_results.ipynb #eba25d1f
 PROTOCOL_NAMES = ("dota-devkit", "mmrotate", "hrsc-voc07", "hrsc-voc12", "coco")
@@ -29,6 +46,11 @@ _EVAL = {
     "--protocol": {"default": "dota-devkit", "choices": PROTOCOL_NAMES},
     "--metric": {"choices": ["voc07", "area", "coco101"], "help": "without: the protocol's own, else area"},
     "--json": {"type": Path, "help": "file to write"},
+    "--report": {
+        "type": Path,
+        "help": "HTML file to write: errors, confusion, intervals, ...; in the JSON, too",
+    },
+    "--compare": {"action": "store_true", "help": "the same detections under every protocol"},
     "--imageset": {"type": Path, "help": "file with the names of the images that count"},
     "--classes": {"nargs": "+", "default": (), "help": "without: all in the results and the labels"},
 }
@@ -41,7 +63,8 @@ def _submit(args: argparse.Namespace) -> None:
     checked = check_submission(args.results, args.imageset, args.classes)
     write_submission(args.out, checked)
     read_submission(args.out, args.imageset, args.classes)
-    print("\n".join(f"note: {note}" for note in checked.notes))
+    for note in checked.notes:
+        print(f"note: {note}")
     print(f"{len(checked)} detections of {len(checked.lines)} classes in {args.out}")
 
 # %% ../../nbs/5_run/23_commands_results.ipynb #75101fb0

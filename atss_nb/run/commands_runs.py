@@ -11,6 +11,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from .commands_results import PROTOCOL_NAMES
+
 # %% ../../nbs/5_run/23_commands_runs.ipynb #b307c3bf
 def _device(name: str) -> str:
     "The device asked for; `auto` takes the GPU where there is one."
@@ -100,7 +102,8 @@ def _test(args: argparse.Namespace) -> None:
     "Score a trained run on a split and write a report."
     from atss_nb.run.demo import score_run
 
-    score_run(args.run, args.split, args.data, _device(args.device))
+    rules = {"protocol": args.protocol, "metric": args.metric}
+    score_run(args.run, args.split, args.data, _device(args.device), **rules)
     print(f"wrote {args.run / args.split}.json and {args.run / 'report.html'}")
 
 # %% ../../nbs/5_run/23_commands_runs.ipynb #66040543
@@ -108,6 +111,8 @@ _TEST = {
     "run": {"type": Path, "help": "run folder"},
     "--split": {"default": "test", "choices": ["train", "val", "test"]},
     "--data": {"help": "another data folder than the run's"},
+    "--protocol": {"default": "dota-devkit", "choices": PROTOCOL_NAMES},
+    "--metric": {"choices": ["voc07", "area", "coco101"], "help": "without: the protocol's own, else area"},
     "--device": _DEVICE,
 }
 

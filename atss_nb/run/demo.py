@@ -22,11 +22,14 @@ from torch.utils.data import Dataset
 from ..data.datasets import DotaDataset
 from ..data.formats import replacing
 from ..data.scenes import write_scenes
+from ..explore.analysis_report import analysis_sections, interval_facts
 from ..explore.plots import detection_sheet, plot_assignment, show_image
 from ..explore.report import write_report
 from ..model.detectors import ModelConfig
+from .analysis import as_case
+from .breakdown import Analysis, analyse
 from .checkpoints import Log, read_log
-from .evaluation import evaluate
+from .evaluation import rules
 from .inference import detect, predict_dataset
 from .training import TrainConfig, load_model, open_split, train
 
@@ -66,22 +69,28 @@ def score_run(
     data: str | None = None,  # another data folder than the run's own
     device: str = "cpu",
     title: str = "",  # of the report
+    protocol: str = "dota-devkit",  # as for `evaluate`
+    metric: str | None = None,
 ) -> dict:  # the metrics, as written to <split>.json
     "Score a split; write <split>.json and report.html into the run folder."
-    run = Path(run)
+    run, started = Path(run), time.perf_counter()
+    rules(protocol, metric)
     model, config, classes = load_model(run)
     dataset = open_split(replace(config, data=data or config.data, classes=tuple(classes)), split)
-    started = time.perf_counter()
     predictions, targets = predict_dataset(model.to(device), dataset, config.batch_size, progress=True)
-    score, seconds = evaluate(predictions, targets, classes), time.perf_counter() - started
-    metrics = json.loads(score.to_json()) | {"split": split, "seconds": round(seconds, 1)}
+    analysis = analyse(as_case(predictions, targets, classes), metric, protocol)
+    metrics = analysis.to_dict() | {"split": split, "seconds": round(time.perf_counter() - started, 1)}
     _write_json(run / f"{split}.json", metrics)
-    figures = report_figures(model.cpu(), dataset, predictions)
-    history, title = read_log(run / "log.jsonl"), title or f"{run.name}: {split} images"
-    facts = {"images": len(dataset), **_facts(model, device)}
-    write_report(run / "report.html", title, history, score, figures, json.loads(config.to_json()), facts)
-    print(score.summary())
+    facts, figures = _facts(model, device), report_figures(model.cpu(), dataset, predictions)
+    _run_report(run, title or f"{run.name}: {split} images", analysis, figures, config, facts)
+    print(analysis.evaluation.summary())
     return metrics
+
+# %% ../../nbs/5_run/23_demo.ipynb #c1dd1133
+def _run_report(run: Path, title: str, analysis: Analysis, figures: dict, config: TrainConfig, facts) -> None:
+    facts = {"images": analysis.evaluation.images} | facts | interval_facts(analysis)
+    parts = figures, json.loads(config.to_json()), facts, analysis_sections(analysis)
+    write_report(run / "report.html", title, read_log(run / "log.jsonl"), analysis.evaluation, *parts)
 
 # %% ../../nbs/5_run/23_demo.ipynb #21a136f0
 def _write_json(path: Path, content: dict) -> None:
@@ -144,7 +153,7 @@ def watch_image(
     log.write(image="watched.png", names=names, **truth)
     return lambda model, epoch: log.write(epoch=epoch, **observe(model, image, target["boxes"]))
 
-
+# %% ../../nbs/5_run/23_demo.ipynb #79a51c74
 def busiest(dataset: DotaDataset) -> int:
     "The image with the most objects."
     return max(range(len(dataset)), key=lambda i: len(dataset.target(i)["boxes"]))

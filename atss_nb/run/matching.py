@@ -44,11 +44,11 @@ def _iou(a, b, room):  # both (5,) or both (8,) -> IoU in [0, 1]
 # %% ../../nbs/5_run/20_matching.ipynb #dbd9ff4e
 @kernel
 def best_matches(
-    det_shapes,  # (M, 5) float64 cx, cy, w, h [px], angle [rad], or (M, 8) corners [px]
-    det_group,  # (M,) which image and class a detection belongs to
-    gt_shapes,  # (G, 5) or (G, 8) as the detections, sorted by group
-    gt_start,  # (groups + 1,) where each group begins in gt_shapes
-):  # (M,) best IoU, (M,) its ground truth or -1
+    det_shapes: np.ndarray,  # (M, 5) float64 cx, cy, w, h [px], angle [rad], or (M, 8) corners [px]
+    det_group: np.ndarray,  # (M,) which image and class a detection belongs to
+    gt_shapes: np.ndarray,  # (G, 5) or (G, 8) as the detections, sorted by group
+    gt_start: np.ndarray,  # (groups + 1,) where each group begins in gt_shapes
+) -> tuple:  # (M,) best IoU, (M,) its ground truth or -1
     "The ground truth of its own group that each detection overlaps most, the first of equals."
     best_iou, best_gt = np.zeros(len(det_shapes)), np.full(len(det_shapes), -1)
     a, b, room = _bounds(det_shapes), _bounds(gt_shapes), np.empty((3, 16, 2))
@@ -64,12 +64,12 @@ def best_matches(
 # %% ../../nbs/5_run/20_matching.ipynb #fa6d5537
 @kernel
 def judge(
-    best_iou,  # (M,) in the order of judgement: falling score
-    best_gt,  # (M,) ground truth, or -1
-    ignored,  # (G,) bool: ground truths that earn and cost nothing
-    iou_threshold,  # in (0, 1]
-    strict,  # a hit needs IoU > threshold; otherwise equality is enough
-):  # (M,) 1 hit, 0 false, -1 left out
+    best_iou: np.ndarray,  # (M,) in the order of judgement: falling score
+    best_gt: np.ndarray,  # (M,) ground truth, or -1
+    ignored: np.ndarray,  # (G,) bool: ground truths that earn and cost nothing
+    iou_threshold: float,  # in (0, 1]
+    strict: bool,  # a hit needs IoU > threshold; otherwise equality is enough
+) -> np.ndarray:  # (M,) 1 hit, 0 false, -1 left out
     "Walk down the detections: the first hit on an object counts, every further one is false."
     verdict, taken = np.zeros(len(best_iou), np.int8), np.zeros(len(ignored), np.bool_)
     for m in range(len(best_iou)):
@@ -127,6 +127,16 @@ def _require(
         row = bad - int(np.searchsorted(image, image[bad]))
         raise ValueError(f"{what.format(image[bad])} row {row} is {values[bad]}, expected {expected}")
 
+# %% ../../nbs/5_run/20_matching.ipynb #ee85c70d
+def _check_rows(name: str, extra: str, num_classes: int, image, boxes, polys, label, value) -> None:
+    "ValueError that names image and row of the first bad value."
+    solid = np.isfinite(boxes).all(1) & (boxes[:, 2:4] >= 0).all(1)
+    known = (label >= 0) & (label < num_classes) & (label == np.floor(label))
+    _require(solid, boxes, image, name + "[{}]['boxes']", "finite numbers, w and h not negative")
+    _require(np.isfinite(polys).all((1, 2)), polys, image, name + "[{}]['polys']", "finite numbers")
+    _require(known, label, image, name + "[{}]['labels']", f"a whole number from 0 to {num_classes - 1}")
+    _require(np.isfinite(value), value, image, f"{name}[{{}}][{extra!r}]", "a finite number")
+
 # %% ../../nbs/5_run/20_matching.ipynb #747aefcf
 def flatten(
     samples: Sequence[dict],  # per image: boxes (R, 5), labels (R,), and extra (R,); perhaps polys (R, 4, 2)
@@ -145,12 +155,7 @@ def flatten(
     drawn = [s for s in samples if "polys" in s]
     polys = column("polys", (4, 2)) if drawn else np.zeros((0, 4, 2))
     image = np.repeat(np.arange(len(samples)), [len(s["boxes"]) for s in samples]).astype(np.int64)
-    solid = np.isfinite(boxes).all(1) & (boxes[:, 2:4] >= 0).all(1)
-    known = (label >= 0) & (label < num_classes) & (label == np.floor(label))
-    _require(solid, boxes, image, name + "[{}]['boxes']", "finite numbers, w and h not negative")
-    _require(np.isfinite(polys).all((1, 2)), polys, image, name + "[{}]['polys']", "finite numbers")
-    _require(known, label, image, name + "[{}]['labels']", f"a whole number from 0 to {num_classes - 1}")
-    _require(np.isfinite(value), value, image, f"{name}[{{}}][{extra!r}]", "a finite number")
+    _check_rows(name, extra, num_classes, image, boxes, polys, label, value)
     return Rows(image, label.astype(np.int64), boxes.astype(np.float64), polys.reshape(-1, 8) * 1.0, value)
 
 # %% ../../nbs/5_run/20_matching.ipynb #ed27823b

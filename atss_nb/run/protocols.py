@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..geometry.boxes import obb2hbb
-from .evaluation import IOU_THRESHOLDS, PROTOCOLS, Curve, Evaluation, as_rows, evaluate_rows, rules
+from .evaluation import IOU_THRESHOLDS, PROTOCOLS, Curve, Evaluation, as_rows, evaluate_rows
 from .matching import Rows
 
 # %% ../../nbs/5_run/20_protocols.ipynb #da51222e
@@ -79,19 +79,16 @@ def evaluate_coco(
     "COCO's average precision of the upright boxes around oriented ones. Raises ImportError without its evaluator."
     table = _run_coco(dets, gts, images, classes, iou_thresholds)
     precision, scores = (table[key][..., 0, -1] for key in ("precision", "scores"))  # (T, 101, K), all sizes
-    ap = {name: {} for name in classes}
+    keys, ap, curves = [f"{t:.2f}" for t in iou_thresholds], {}, {}
     for k, name in enumerate(classes):
-        for t, values in zip(iou_thresholds, precision[..., k], strict=True):
-            ap[name][f"{t:.2f}"] = float(values.mean()) if values.min() >= 0 else None
-    rungs = np.linspace(0, 1, 101)
-    curves = {
-        name: Curve(rungs, precision[0, :, k].clip(0), scores[0, :, k]) for k, name in enumerate(classes)
-    }
+        means = [float(p.mean()) if p.min() >= 0 else None for p in precision[..., k]]
+        ap[name] = dict(zip(keys, means, strict=True))
+        curves[name] = Curve(np.linspace(0, 1, 101), precision[0, :, k].clip(0), scores[0, :, k])
     counts = _counts(dets, gts, classes)
     positives = {name: count["gts"] for name, count in counts.items()}
     return Evaluation("coco101", "coco", ap, counts, curves, positives, images)
 
-
+# %% ../../nbs/5_run/20_protocols.ipynb #dd44fc9b
 def _counts(dets: Rows, gts: Rows, classes: Sequence[str]) -> dict:
     k = len(classes)
     columns = gts.label, gts.label[gts.extra != 0], dets.label
@@ -113,7 +110,7 @@ def compare_rows(dets: Rows, gts: Rows, images: int, classes: Sequence[str]) -> 
             results.append(evaluate_rows(dets, gts, images, classes, metric, protocol=protocol))
     return results
 
-
+# %% ../../nbs/5_run/20_protocols.ipynb #31d143ba
 def compare_protocols(
     predictions: Sequence[dict],  # as for `evaluate`
     targets: Sequence[dict],

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..data.formats import DOTA_V20_CLASSES, LabelError, parse_task1, read_dota, replacing, task1_line
 from ..geometry.boxes import AngleDef, obb2poly, poly2obb
+from .analysis import Case
 from .evaluation import IOU_THRESHOLDS, Evaluation, evaluate_rows
 from .matching import Rows
 
@@ -74,7 +75,7 @@ def check_image_ids(
         if len(image_id.split()) != 1 or times > 1:
             raise ValueError(f"image_id {image_id!r}, {times} times: expected one word, and once")
 
-
+# %% ../../nbs/5_run/20_results.ipynb #552aff06
 def write_task1(
     folder: str | Path,  # made if it is not there; gets one file per class
     predictions: Sequence[Prediction],  # of different images
@@ -104,7 +105,7 @@ def task1_files(
         raise FileNotFoundError(f"{folder}: expected Task1_<class>.txt files, found none")
     return {path.stem.removeprefix("Task1_"): path for path in found}
 
-
+# %% ../../nbs/5_run/20_results.ipynb #5811cc07
 def read_image_ids(
     path: str | Path,  # a text file with one image name in a line
 ) -> list[str]:
@@ -138,7 +139,7 @@ def _task1_rows(
     table = np.array(rows, np.float64).reshape(-1, 11)
     return _quad_rows(table[:, 0], table[:, 1], table[:, 3:], table[:, 2]), left_out
 
-
+# %% ../../nbs/5_run/20_results.ipynb #933ff57e
 def _quad_rows(image, label, polys, extra) -> Rows:
     "Rows of quadrilaterals with the smallest boxes around them."
     boxes = poly2obb(torch.from_numpy(polys.reshape(-1, 4, 2)), AngleDef.LE90).numpy()
@@ -173,12 +174,16 @@ class ResultFiles:
     classes: tuple[str, ...]
     notes: tuple[str, ...]  # what a reader should know
 
+    @property
+    def case(self) -> Case:
+        "For `analyse` and its parts."
+        return Case(self.dets, self.gts, len(self.image_ids), self.classes)
+
     def evaluate(
         self, metric: str | None = None, iou_thresholds=IOU_THRESHOLDS, protocol: str = "dota-devkit"
     ) -> Evaluation:
         "As `evaluate`."
-        images = len(self.image_ids)
-        return evaluate_rows(self.dets, self.gts, images, self.classes, metric, iou_thresholds, protocol)
+        return evaluate_rows(*self.case, metric, iou_thresholds, protocol)
 
 # %% ../../nbs/5_run/20_results.ipynb #6f441b24
 def read_results(
@@ -193,15 +198,19 @@ def read_results(
     if not images:
         raise FileNotFoundError(f"{imageset or labels}: expected images with label files, found none")
     truth = [read_dota(labels / f"{name}.txt") for name in images]
-    labelled = {name for one in truth for name in one.classes}
-    classes = tuple(classes) or ordered_classes(labelled | files.keys())
+    there = {name for one in truth for name in one.classes} | files.keys()
+    classes = tuple(classes) or ordered_classes(there)
     dets, left_out = _task1_rows(files, classes, {name: i for i, name in enumerate(images)}, bool(imageset))
-    absent = [name for name in classes if name not in files]
-    unlisted = sorted((labelled | files.keys()) - set(classes))
-    notes = [f"no Task1 file, so nothing found of: {', '.join(absent)}"] if absent else []
-    notes += [f"not among the classes asked for: {', '.join(unlisted)}"] if unlisted else []
+    notes = _notes(classes, files, there)
     notes += [f"{left_out} detections in images outside {imageset}"] if left_out else []
     return ResultFiles(dets, _label_rows(truth, classes), tuple(images), classes, tuple(notes))
+
+# %% ../../nbs/5_run/20_results.ipynb #0d08df18
+def _notes(classes: Sequence[str], files: dict[str, Path], there: set[str]) -> list[str]:
+    "What was asked for and is not there, and the other way round."
+    absent, unlisted = [name for name in classes if name not in files], sorted(there - set(classes))
+    notes = [f"no Task1 file, so nothing found of: {', '.join(absent)}"] if absent else []
+    return notes + ([f"not among the classes asked for: {', '.join(unlisted)}"] if unlisted else [])
 
 
 def ordered_classes(
@@ -227,13 +236,11 @@ def _label_rows(truth: Sequence, classes: Sequence[str]) -> Rows:
 # %% ../../nbs/5_run/20_results.ipynb #a9bf46f3
 def write_evaluation(
     path: str | Path,  # of the .json file
-    evaluation: Evaluation,
+    evaluation,  # an `Evaluation`, or an `Analysis`, which knows more
     notes: Sequence[str] = (),
 ) -> None:
     "All numbers, with protocol, metric and counts."
-    path = Path(path)
+    path, content = Path(path), evaluation.to_dict() | {"notes": list(notes)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as draft:
-        draft.write_text(
-            json.dumps(evaluation.to_dict() | {"notes": list(notes)}, indent=1), encoding="utf-8"
-        )
+        draft.write_text(json.dumps(content, indent=1), encoding="utf-8")

@@ -27,6 +27,13 @@ from ..geometry.quads import quad_iou
 from .results import read_image_ids, task1_files
 
 # %% ../../nbs/5_run/21_submission.ipynb #3842cd77
+def _simple(poly: np.ndarray) -> bool:  # (4, 2)
+    "Whether an outline turns the same way at each corner, or has at most one dent; and has an area."
+    edges = np.roll(poly, -1, 0) - poly
+    turns = edges[:, 0] * np.roll(edges[:, 1], -1) - edges[:, 1] * np.roll(edges[:, 0], -1)
+    return quad_iou([poly], [poly])[0, 0] > 0.999 and min((turns > 0).sum(), (turns < 0).sum()) < 2
+
+# %% ../../nbs/5_run/21_submission.ipynb #c873affa
 def _check_line(path: Path, line: int, image: str, score: float, corners: Sequence[float], images) -> None:
     "LabelError unless DOTA's server can make sense of a detection."
 
@@ -40,13 +47,6 @@ def _check_line(path: Path, line: int, image: str, score: float, corners: Sequen
         raise wrong(f"score {score!r}", "a score in (0, 1]")
     if not _simple(poly):
         raise wrong(f"corners {poly.tolist()}", "four corners around an area, in order")
-
-
-def _simple(poly: np.ndarray) -> bool:  # (4, 2)
-    "Whether an outline turns the same way at each corner, or has at most one dent; and has an area."
-    edges = np.roll(poly, -1, 0) - poly
-    turns = edges[:, 0] * np.roll(edges[:, 1], -1) - edges[:, 1] * np.roll(edges[:, 0], -1)
-    return quad_iou([poly], [poly])[0, 0] > 0.999 and min((turns > 0).sum(), (turns < 0).sum()) < 2
 
 # %% ../../nbs/5_run/21_submission.ipynb #4700bd99
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _checked(path: Path, images: set[str] | None) -> list[tuple[str, float, list
         kept.append((image, score, corners))
     return kept
 
-
+# %% ../../nbs/5_run/21_submission.ipynb #fbef342b
 def _notes(lines: dict, files: dict[str, Path], images: set[str] | None) -> list[str]:
     rows = [row for found in lines.values() for row in found]
     rounded = len(rows) > 20 and all(round(score, 2) == score for _, score, _ in rows)
@@ -128,7 +128,7 @@ def write_submission(
             text = "".join(task1_line(image, score, corners) for image, score, corners in rows)
             archive.writestr(zipfile.ZipInfo(f"Task1_{name}.txt"), text, zipfile.ZIP_DEFLATED)
 
-
+# %% ../../nbs/5_run/21_submission.ipynb #81c7ae91
 def read_submission(
     path: str | Path,  # of a .zip file
     imageset: str | Path | None = None,
