@@ -61,6 +61,20 @@ def test_predict_writes_pictures_and_task1(trained, tmp_path):
     assert list(tmp_path.glob("Task1_*.txt"))
 
 
+def test_predict_through_windows_does_not_depend_on_the_batch(trained, tmp_path):
+    words = ["predict", trained / "run", trained / "data/test/images", "--score", 0.0]
+    words += ["--window", 64, "--overlap", 32, "--views", "flips"]
+    for batch in (1, 7):
+        assert run(*words, "--batch-size", batch, "--out", tmp_path / str(batch)) == 0
+    tables = [[p.read_text() for p in sorted((tmp_path / b).glob("Task1_*.txt"))] for b in "17"]
+    rows = [[line.split() for text in table for line in text.splitlines()] for table in tables]
+    assert rows[0] and len(rows[0]) == len(rows[1])
+    for a, b in zip(*rows, strict=True):
+        assert a[0] == b[0] and [float(x) for x in a[1:]] == pytest.approx(
+            [float(x) for x in b[1:]], abs=0.01
+        )
+
+
 def test_a_run_is_not_overwritten_unasked(trained, capsys):
     assert run("train", "--data", trained / "data", "--out", trained / "run") == 1
     assert "--overwrite" in capsys.readouterr().err

@@ -138,17 +138,30 @@ def image_paths(
         paths += inside
     return paths
 
+# %% ../../nbs/5_run/23_commands_runs.ipynb #8b8addf8
+def _find(model, paths: list[Path], args: argparse.Namespace, classes: list[str], size: int) -> list:
+    "A Prediction per image: whole at the size of the run, or through windows where they are asked for."
+    from atss_nb.run.huge import predict_windows
+    from atss_nb.run.inference import predict
+
+    if not args.window:
+        return predict(model, paths, classes, size, progress=True, precision=args.precision)
+    words = args.window, args.overlap, args.scales, args.views, args.batch_size
+    kept = {"precision": args.precision, "progress": True}
+    return [predict_windows(model, path, classes, *words, **kept) for path in paths]
+
 # %% ../../nbs/5_run/23_commands_runs.ipynb #7abb7767
 def _predict(args: argparse.Namespace) -> None:
     "Find objects on images; write Task1 text files and drawn pictures."
     from atss_nb.data.datasets import read_image
     from atss_nb.explore.plots import save_detections
-    from atss_nb.run.inference import predict, write_task1
+    from atss_nb.run.inference import write_task1
     from atss_nb.run.training import load_model
 
     paths = image_paths(args.images)
     model, config, classes = load_model(args.run)
-    predictions = predict(model.to(_device(args.device)), paths, classes, config.size, progress=True)
+    model = model.to(_device(args.device))
+    predictions = _find(model, paths, args, classes, config.size)
     write_task1(args.out, predictions)
     for path, found in zip(paths, (p.above(args.score) for p in predictions), strict=True):
         save_detections(args.out / f"{path.stem}.png", read_image(path) / 255, found)
@@ -161,6 +174,16 @@ _PREDICT = {
     "images": {"type": Path, "nargs": "+", "help": "images, or folders of images"},
     "--out": {"type": Path, "default": Path("runs/predict")},
     "--score": {"type": float, "default": 0.3, "help": "draw and count what scores at least this"},
+    "--window": {
+        "type": int,
+        "default": 0,
+        "help": "look through windows of this side [px]; 0: whole images",
+    },
+    "--overlap": {"type": int, "default": 200, "help": "of windows [px]: twice the longest object"},
+    "--scales": {"type": float, "nargs": "+", "default": (1.0,), "help": "of windowed images"},
+    "--views": {"default": "none", "choices": ["none", "flips", "turns", "all"], "help": "looks per window"},
+    "--batch-size": {"type": int, "default": 4, "help": "windows at a time"},
+    "--precision": {"default": "float32", "choices": ["float32", "bfloat16", "float16"]},
     "--device": _DEVICE,
 }
 
