@@ -18,7 +18,7 @@ def _read(args: argparse.Namespace):
         return read_merged(args.results, args.labels, args.tiles, *sets)
     return read_results(args.results, args.labels, *sets)
 
-
+# %% ../../nbs/5_run/23_commands_results.ipynb #26fe35d1
 def _report(args: argparse.Namespace, files, analysis) -> None:
     from atss_nb.explore.analysis_report import write_analysis
 
