@@ -22,7 +22,7 @@ from atss_nb.run.results import Prediction, read_merged, read_results
 SET = Path(__file__).parent / "golden/09_eval_noties"
 NAMES = ["a", "b", "c"]
 seeds = given(st.integers(0, 10**6))
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=20, deadline=None)
 
 
 def crowd(seed: int, images: int = 5) -> tuple[list[dict], list[dict]]:
@@ -51,13 +51,13 @@ def test_a_drawn_set_scores_like_its_images_written_out(seed):
     told = _judged(as_case(predictions, targets, NAMES), "area", IOU_THRESHOLDS, "mmrotate")
     verdicts = np.stack(list(told.verdicts(told.ignored).values()))
     means = _weighted_means(told, verdicts, np.bincount(drawn, minlength=5), 3)
-    # copies of an image tie: the least disturbed scores keep the copies of a detection together
+    # copies of a detection stay together, those of different detections do not mix
     copies = [predictions[i] | {"scores": predictions[i]["scores"] - 1e-9 * n} for n, i in enumerate(drawn)]
     out = evaluate(copies, [targets[i] for i in drawn], NAMES, "area", protocol="mmrotate")
     if out.mAP is None:
         assert np.isnan(means).all()
-    else:  # within a group of copies precision may differ by a detection, the envelope's steps do not
-        assert means == pytest.approx([out.mean(f"{t:.2f}") for t in IOU_THRESHOLDS], abs=0.12)
+    else:
+        assert means == pytest.approx([out.mean(f"{t:.2f}") for t in IOU_THRESHOLDS], abs=1e-9)
 
 
 @few
@@ -122,7 +122,7 @@ def test_confusion_counts_each_object_and_each_sure_detection_once(seed):
 @seeds
 def test_bins_share_out_the_objects(seed):
     case = as_case(*crowd(seed), NAMES)
-    whole = case and evaluate(*crowd(seed), NAMES)
+    whole = evaluate(*crowd(seed), NAMES)
     for measure in MEASURES:
         bins = evaluate_by(case, measure)
         for name in NAMES:
@@ -145,11 +145,11 @@ def test_best_f1_is_the_best_of_all_cuts(seed):
 def test_intervals_repeat_and_hold_the_number():
     files = read_results(SET / "Task1", SET / "labelTxt")
     for metric in ("voc07", "area"):  # under voc07 the kit counts a class without objects as 0
-        ends, score = bootstrap(files.case, 60, metric=metric), files.evaluate(metric)
+        ends, score = bootstrap(files.case, 30, metric=metric), files.evaluate(metric)
         assert (
             ends
-            == bootstrap(files.case, 60, metric=metric)
-            != bootstrap(files.case, 60, seed=1, metric=metric)
+            == bootstrap(files.case, 30, metric=metric)
+            != bootstrap(files.case, 30, seed=1, metric=metric)
         )
         assert all(low < getattr(score, name) < high for name, (low, high) in ends.items())
 
