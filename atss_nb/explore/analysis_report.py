@@ -34,7 +34,7 @@ def errors_table(analysis: Analysis) -> str:
         gain = errors.gains[name]
         bar = bar_cell(gain, "var(--accent)") if most else f"<td>{number(gain)}</td>"
         rows.append(f"<th>{escape(name)}</th><td>{count}</td>{bar}")
-    return table(("mistake", "how often", "AP50 to be gained"), rows)
+    return table(("mistake", "how often", "AP50 to be gained"), rows, kind="gains")
 
 # %% ../../nbs/6_explore/26_analysis_report.ipynb #c2d8a11b
 def confusion_table(
@@ -66,7 +66,7 @@ def plot_bins(
     ax.bar(range(len(bins)), heights, color="#0072b2")
     for place, (height, e) in enumerate(zip(heights, bins.values(), strict=True)):
         ax.text(place, height + 0.02, sum(e.positives.values()), ha="center", fontsize=7)
-    labels = [name.replace(" to inf", " +").replace(" to ", "–") for name in bins]
+    labels = [name.replace(" to inf", " +").replace(" to ", "…") for name in bins]
     ax.set(ylim=(0, 1.1), ylabel="AP50", title=title)
     ax.set_xticks(range(len(bins)), labels, fontsize=7)
 
@@ -100,7 +100,7 @@ def analysis_sections(
         first["Where the points were lost"] = errors_table(analysis)
         first["Truth (rows) and answers (columns)"] = confusion_table(analysis.confusion, names)
         first["Which objects"] = (
-            f'<div class="pair">{"".join(map(_bins, *zip(*analysis.bins.items(), strict=True)))}</div>'
+            f'<div class="pair three">{"".join(map(_bins, *zip(*analysis.bins.items(), strict=True)))}</div>'
         )
     return first | {
         "Where to cut: the best F1": cuts_table(analysis.best_f1),

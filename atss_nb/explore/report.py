@@ -181,7 +181,7 @@ table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font
 thead th{color:var(--soft);font-weight:500}tbody th{font-weight:400}tfoot th,tfoot td{font-weight:600;border:0}
 .aps th:nth-child(5){text-align:left;padding-left:1.6rem}.bar{width:34%;text-align:left;padding-left:1.6rem;white-space:nowrap}.bar span{display:inline-block;width:2.6em}
 .bar b{display:inline-block;width:calc(100% - 4em);height:.6em;margin-left:.7em;background:var(--line);border-radius:3px;overflow:hidden;text-align:left;vertical-align:.02em}.bar i{display:block;height:100%}
-.heat td{text-align:center;padding:.3rem .4rem}.heat thead th{writing-mode:vertical-rl;transform:rotate(180deg);text-align:left;padding:.3rem}.heat tbody th{white-space:nowrap}
+.three>svg{flex:1 1 16rem;max-width:19rem}.gains th:nth-child(3){text-align:left;padding-left:1.6rem}.heat td{text-align:center;padding:.3rem .4rem}.heat thead th{writing-mode:vertical-rl;transform:rotate(180deg);text-align:left;padding:.3rem}.heat tbody th{white-space:nowrap}
 img{display:block;max-width:100%;max-height:48rem;margin:0 auto}
 dl{columns:3 15rem;column-gap:2rem;margin:0}dl div{break-inside:avoid;display:flex;gap:.6rem;justify-content:space-between;border-bottom:1px solid var(--line)}
 dd{margin:0;text-align:right;overflow-wrap:anywhere}

@@ -7,6 +7,7 @@ __all__ = ['MEASURES', 'measured', 'evaluate_by', 'bootstrap', 'Analysis', 'anal
 
 # %% ../../nbs/5_run/20_breakdown.ipynb #89ee3b74
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -87,10 +88,12 @@ def _inside(values: np.ndarray, low: float, high: float) -> np.ndarray:  # bool
 
 
 def _bin(case: Case, told: _Judged, det_inside: np.ndarray, gt_inside: np.ndarray) -> Evaluation:
-    "Objects outside are difficult; false detections outside are left out."
+    "Objects outside are difficult, false detections outside left out; classes without objects have no number."
     left_out = told.ignored | ~gt_inside
     verdicts = {t: np.where(~det_inside & (v == 0), -1, v) for t, v in told.verdicts(left_out).items()}
-    return score(told.found, left_out, verdicts, case.images, case.classes, told.metric, told.protocol)
+    whole = score(told.found, left_out, verdicts, *case[2:], told.metric, told.protocol)
+    known = {name: ap if whole.positives[name] else dict.fromkeys(ap) for name, ap in whole.per_class.items()}
+    return replace(whole, per_class=known)
 
 # %% ../../nbs/5_run/20_breakdown.ipynb #15212b46
 def bootstrap(
@@ -104,10 +107,10 @@ def bootstrap(
 ) -> dict[str, tuple[float, float]]:  # {"AP50", "AP75", "mAP"}: low, high; without those that have no number
     "Confidence intervals of the mean AP over other draws of the images."
     told, rng, rows = _judged(case, metric, iou_thresholds, protocol), np.random.default_rng(seed), []
-    verdicts = np.stack(list(told.verdicts(told.ignored).values()))
+    verdicts, zeros = np.stack(list(told.verdicts(told.ignored).values())), _zeros(case, told)
     for _ in range(samples if case.images else 0):
         weight = np.bincount(rng.integers(case.images, size=case.images), minlength=case.images)
-        rows.append(_weighted_means(told, verdicts, weight, len(case.classes)))
+        rows.append(_weighted_means(told, verdicts, weight, len(case.classes), zeros))
     table, thresholds = np.array(rows).reshape(-1, len(iou_thresholds)), np.array(iou_thresholds)
     columns = {"AP50": thresholds == 0.5, "AP75": thresholds == 0.75, "mAP": thresholds > 0}
     return {name: ends for name, some in columns.items() if (ends := _middle(table[:, some], level))}
@@ -120,7 +123,9 @@ def _middle(values: np.ndarray, level: float) -> tuple[float, float] | None:  # 
     return tuple(np.quantile(known, [(1 - level) / 2, (1 + level) / 2]).tolist()) if len(known) else None
 
 # %% ../../nbs/5_run/20_breakdown.ipynb #ac0d104c
-def _weighted_means(told: _Judged, verdicts: np.ndarray, weight: np.ndarray, num_classes: int) -> np.ndarray:
+def _weighted_means(
+    told: _Judged, verdicts: np.ndarray, weight: np.ndarray, num_classes: int, zeros: int = 0
+) -> np.ndarray:
     "Mean AP per threshold over the classes with objects, every image counted by its weight; nan without any."
     dets, gts = told.found[:2]
     of_det, of_gt, rows = weight[dets.image], weight[gts.image] * ~told.ignored, []
@@ -129,14 +134,27 @@ def _weighted_means(told: _Judged, verdicts: np.ndarray, weight: np.ndarray, num
         mine = slice(*np.searchsorted(dets.label, (label, label + 1)))
         if positives:
             rows.append(_weighted_aps(verdicts[:, mine], of_det[mine], positives, told.metric))
+    rows += [np.zeros(len(verdicts))] * (zeros if rows else 0)
     return np.mean(rows, 0) if rows else np.full(len(verdicts), np.nan)
 
-
+# %% ../../nbs/5_run/20_breakdown.ipynb #4dc5a04a
 def _weighted_aps(verdicts: np.ndarray, weight: np.ndarray, positives: int, metric: str) -> list[float]:
     "AP per threshold of one class."
     hits, told = ((seen * weight).cumsum(1) for seen in (verdicts == 1, verdicts >= 0))
     curves = zip(hits / positives, hits / np.maximum(told, 1), strict=True)
     return [average_precision(*curve, metric) for curve in curves]
+
+
+def _zeros(case: Case, told: _Judged) -> int:
+    "How many classes without any object the protocol takes into the mean, as 0."
+    first = told._replace(thresholds=told.thresholds[:1]).verdicts(told.ignored)
+    whole = score(told.found, told.ignored, first, *case[2:], told.metric, told.protocol)
+    empty = [name for name, count in whole.positives.items() if not count]
+    return (
+        sum(0.0 in whole.per_class[name].values() for name in empty)
+        if PROTOCOLS[told.protocol].all_classes
+        else 0
+    )
 
 # %% ../../nbs/5_run/20_breakdown.ipynb #ef4e2d2c
 class Analysis(NamedTuple):

@@ -10,33 +10,39 @@ import argparse
 from pathlib import Path
 
 # %% ../../nbs/5_run/23_commands_results.ipynb #92088c4f
+def _read(args: argparse.Namespace):
+    from atss_nb.run.results import read_merged, read_results
+
+    sets = args.classes, args.imageset
+    if args.tiles:
+        return read_merged(args.results, args.labels, args.tiles, *sets)
+    return read_results(args.results, args.labels, *sets)
+
+# %% ../../nbs/5_run/23_commands_results.ipynb #26fe35d1
+def _report(args: argparse.Namespace, files, analysis) -> None:
+    from atss_nb.explore.analysis_report import write_analysis
+
+    settings = {"results": args.results, "labels": args.labels, "notes": list(files.notes)}
+    write_analysis(args.report, f"{args.results.name}: {len(files.image_ids)} images", analysis, settings)
+    print(f"wrote {args.report}")
+
+# %% ../../nbs/5_run/23_commands_results.ipynb #62fd7ced
 def _eval(args: argparse.Namespace) -> None:
     "Score Task1 result files against label files."
     from atss_nb.run.breakdown import analyse
     from atss_nb.run.protocols import protocol_table
-    from atss_nb.run.results import read_results, write_evaluation
+    from atss_nb.run.results import write_evaluation
 
-    files = read_results(args.results, args.labels, args.classes, args.imageset)
-    wanted = {"metric": args.metric, "protocol": args.protocol}
+    files, wanted = _read(args), {"metric": args.metric, "protocol": args.protocol}
     found = analyse(files.case, **wanted) if args.report or args.compare else files.evaluate(**wanted)
-    print(
-        "\n".join([getattr(found, "evaluation", found).summary(), *(f"note: {note}" for note in files.notes)])
-    )
+    print(getattr(found, "evaluation", found).summary(), *(f"note: {note}" for note in files.notes), sep="\n")
     if args.compare:
         print(protocol_table(found.protocols))
     if args.json:
         write_evaluation(args.json, found, files.notes)
         print(f"wrote {args.json}")
     if args.report:
-        _eval_report(args, files, found)
-
-# %% ../../nbs/5_run/23_commands_results.ipynb #62fd7ced
-def _eval_report(args: argparse.Namespace, files, analysis) -> None:
-    from atss_nb.explore.analysis_report import write_analysis
-
-    settings = {"results": args.results, "labels": args.labels, "notes": list(files.notes)}
-    write_analysis(args.report, f"{args.results.name}: {len(files.image_ids)} images", analysis, settings)
-    print(f"wrote {args.report}")
+        _report(args, files, found)
 
 # %% ../../nbs/5_run/23_commands_results.ipynb #eba25d1f
 PROTOCOL_NAMES = ("dota-devkit", "mmrotate", "hrsc-voc07", "hrsc-voc12", "coco")
@@ -45,6 +51,10 @@ _EVAL = {
     "labels": {"type": Path, "help": "folder with one DOTA label file for each image"},
     "--protocol": {"default": "dota-devkit", "choices": PROTOCOL_NAMES},
     "--metric": {"choices": ["voc07", "area", "coco101"], "help": "without: the protocol's own, else area"},
+    "--tiles": {
+        "type": Path,
+        "help": "folder of the split: the results are of its tiles and get merged first",
+    },
     "--json": {"type": Path, "help": "file to write"},
     "--report": {
         "type": Path,

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Prediction', 'check_image_ids', 'write_task1', 'task1_files', 'read_image_ids', 'read_task1', 'ResultFiles',
-           'read_results', 'ordered_classes', 'write_evaluation']
+           'read_results', 'ordered_classes', 'write_evaluation', 'read_merged']
 
 # %% ../../nbs/5_run/20_results.ipynb #4d8bf253
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..data.formats import DOTA_V20_CLASSES, LabelError, parse_task1, read_dota, replacing, task1_line
+from ..data.merge import merge_results
 from ..geometry.boxes import AngleDef, obb2poly, poly2obb
 from .analysis import Case
 from .evaluation import IOU_THRESHOLDS, Evaluation, evaluate_rows
@@ -244,3 +246,20 @@ def write_evaluation(
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as draft:
         draft.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+# %% ../../nbs/5_run/20_results.ipynb #fb015905
+def read_merged(
+    results: str | Path | Sequence[Prediction],  # of tiles: folder with Task1_<class>.txt, or predictions
+    labels: str | Path,  # folder with one DOTA label file per whole image
+    tiles: str | Path | None = None,  # folder of the split, for its split.json; None: read the tiles' names
+    classes: Sequence[str] = (),
+    imageset: str | Path | None = None,
+    iou_threshold: float = 0.1,  # of the merge
+) -> ResultFiles:
+    "`read_results` for results of tiles, merged into whole images first. The same errors."
+    with tempfile.TemporaryDirectory() as folder:
+        if not isinstance(results, str | Path):
+            write_task1(Path(folder, "tiles"), results)
+            results = Path(folder, "tiles")
+        merge_results(results, Path(folder, "Task1"), tiles, iou_threshold=iou_threshold)
+        return read_results(Path(folder, "Task1"), labels, classes, imageset)
