@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from browser import CHROMIUM, browser, clean_environment, lab, open_notebook, write_notebook
+from browser import CHROMIUM, Watch, browser, clean_environment, lab, open_notebook, write_notebook
 from PIL import Image
 
 from atss_nb.explore.explorers import rounded
@@ -79,10 +79,10 @@ class View:
     def text(self, selector: str) -> str:
         return self.root.locator(selector).first.inner_text()
 
-    def wait(self, condition: str, *values) -> None:
+    def wait(self, condition: str) -> None:
         "Wait until a JavaScript condition on the explorer's `root` holds."
-        script = f"([n, v]) => {{ const root = document.querySelectorAll('.atss-explorer')[n]; return {condition} }}"
-        self.page.wait_for_function(script, arg=[self.number, values], timeout=60_000)
+        script = f"n => {{ const root = document.querySelectorAll('.atss-explorer')[n]; return {condition} }}"
+        self.page.wait_for_function(script, arg=self.number)
 
     def settle(self) -> None:
         "Wait until every question has its answer, and the answer is drawn."
@@ -130,7 +130,7 @@ def opened(tmp_path_factory):
         open_notebook(page, url, "all.ipynb")
         count = len(KINDS) + len(BAD)
         script = f"() => document.querySelectorAll('.atss-explorer canvas[data-draws]').length === {count}"
-        page.wait_for_function(script, timeout=120_000)
+        page.wait_for_function(script)
         page.folder = folder
         yield page, watch
 
@@ -408,25 +408,30 @@ def test_answers_come_in_order_while_dragging(view):
         const [x, y] = [m + (box[0] + 35) * s, m + (box[1] + 41) * s];
         const send = (type, dx) => c.dispatchEvent(new PointerEvent(type, {clientX: r.left + x + dx, clientY: r.top + y, bubbles: true, pointerId: 1}));
         send('pointerdown', 0);
-        for (let i = 0; i < 60; i++) await new Promise(f => requestAnimationFrame(() => (send('pointermove', 5 + i), f())));
+        const frame = () => new Promise(requestAnimationFrame);
+        for (let i = 0; i < 60 || (new Set(seen).size < 5 && i < 3600); i++) await frame(), send('pointermove', 5 + i % 60);
         send('pointerup', 60);
-        await new Promise(f => setTimeout(f, 800));
+        while (c.dataset.busy) await frame();
         return seen }"""
     seen = view.page.evaluate(script, view.number)
-    assert len(seen) > 3 and seen == sorted(seen)
+    assert len(set(seen)) > 3 and seen == sorted(seen)
     view.keys("Control+z")
 
 
-def test_atss_explore_opens_on_the_microscope(tmp_path):
+def test_atss_explore_opens_on_the_microscope(opened, tmp_path):
     command = [sys.executable, "-m", "atss_nb.run.cli", "explore", "--no-browser"]
     server = subprocess.Popen(command, env=clean_environment(tmp_path), stdout=subprocess.PIPE, text=True)
     try:
         address = server.stdout.readline().split()[-1]
-        with browser() as (page, watch):
-            page.goto(address)
-            page.wait_for_selector(".atss-explorer canvas[data-draws]", timeout=120_000)
-            assert View(page, 0).text("[data-value=positives]") == "41 positives"
-            assert watch.complaints == [] and watch.foreign == []
+        page = opened[0].context.new_page()
+        watch = Watch(page)
+        page.goto(address)
+        page.wait_for_selector(".atss-explorer canvas[data-draws]")
+        view = View(page, 0)
+        view.settle()
+        assert view.text("[data-value=positives]") == "41 positives"
+        assert watch.complaints == [] and watch.foreign == []
+        page.close()
     finally:
         server.send_signal(signal.SIGINT)
         assert server.wait(30) == 130
