@@ -434,7 +434,7 @@ def test_atss_explore_opens_on_the_microscope(opened, tmp_path):
         page.close()
     finally:
         server.send_signal(signal.SIGINT)
-        assert server.wait(30) == 130
+        assert server.wait(120) == 130
 
 
 def test_numbers_are_what_json_can_say():
