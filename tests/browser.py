@@ -122,6 +122,7 @@ def browser(width: int = 1360, height: int = 1000, density: float = 1, dark: boo
             device_scale_factor=density,
             color_scheme=scheme,
         )
+        context.set_default_timeout(120_000)  # two cores may be busy with other tests
         page = context.pages[0]
         try:
             yield page, Watch(page)
@@ -132,8 +133,8 @@ def browser(width: int = 1360, height: int = 1000, density: float = 1, dark: boo
 def open_notebook(page, url: str, name: str, run: bool = True, doc: bool = True) -> None:
     "A notebook in the browser, its kernel ready, all cells started."
     page.goto(f"{url}/{'doc' if doc else 'lab'}/tree/{name}")
-    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+    page.wait_for_selector(".jp-Notebook .jp-Cell")
     status = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
-    page.wait_for_function(f"() => {status}", timeout=60_000)
+    page.wait_for_function(f"() => {status}")
     if run:
         page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); return 1 }")

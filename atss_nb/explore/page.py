@@ -129,7 +129,7 @@ def run_cell(
             shown.append(nbformat.v4.output_from_msg(message))
 
     client.load_connection_file()
-    client.start_channels()
+    client.start_channels(hb=False)  # a kernel that starts slowly skips beats, and is not dead
     try:
         client.wait_for_ready(timeout=120)
         client.execute_interactive(code, output_hook=keep, timeout=120)

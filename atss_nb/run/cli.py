@@ -84,8 +84,8 @@ def _explore(args: argparse.Namespace) -> None:
     code = explorer_code(args.name, image or run)
     with tempfile.TemporaryDirectory() as folder:
         server, page = open_page(Path(folder), code)
-        print(f"the {args.name} explorer is at {page}\nstop it with ctrl + c", flush=True)
         try:
+            print(f"the {args.name} explorer is at {page}\nstop it with ctrl + c", flush=True)
             if not args.no_browser:
                 webbrowser.open(page)
             server.wait()
