@@ -13,11 +13,14 @@ from atss_nb.data.transforms import (
     Photometric,
     RandomFlip,
     RandomQuarterTurn,
+    RandomResize,
+    RandomRotate,
     Resize,
     fit_scale,
     flip,
     quarter_turn,
     resize,
+    rotate,
 )
 from atss_nb.geometry.boxes import AngleDef, obb2poly, regularize
 
@@ -75,6 +78,64 @@ def test_quarter_turn(boxes, size, angle, turns):
     assert obeys(target["boxes"], angle)
 
 
+@settings(max_examples=60, deadline=None)
+@given(boxes, st.tuples(st.integers(1, 200), st.integers(1, 200)), definitions, st.floats(-7, 7))
+def test_rotate(boxes, size, angle, turn):
+    h, w = size
+    x, y = obb2poly(boxes).unbind(-1)
+    x, y = x - w / 2, y - h / 2
+    x, y = (
+        x * math.cos(turn) - y * math.sin(turn) + w / 2,
+        x * math.sin(turn) + y * math.cos(turn) + h / 2,
+    )
+    corners, rows = points(x, y), torch.arange(len(boxes))
+    image, target = rotate(torch.zeros(1, *size), {"boxes": boxes, "labels": rows}, turn, angle)
+    centres, kept = corners.mean(1), target["labels"]
+    depth = torch.minimum(centres, torch.tensor([w, h]) - centres).amin(1)  # inside the image [px]
+    assert image.shape == (1, h, w)
+    assert (depth[kept] > -1e-2).all() and (depth > 1e-2).sum() <= len(kept)
+    assert gap(target["boxes"], corners[kept]) < 1e-2
+    assert obeys(target["boxes"], angle)
+
+
+def test_rotation_moves_the_pixels_as_it_moves_the_boxes():
+    "A bright disc stays at the centre of its box."
+    y, x = torch.meshgrid(torch.arange(91) + 0.5, torch.arange(121) + 0.5, indexing="ij")
+    disc = ((x - 75).hypot(y - 40) < 9).float()[None]
+    for degrees in (-170, -45, 30, 90, 180, 200):
+        image, target = rotate(
+            disc, {"boxes": torch.tensor([[75.0, 40, 18, 18, 0]])}, math.radians(degrees), "le90"
+        )
+        centre = torch.stack([(image[0] * grid).sum() / image.sum() for grid in (x, y)])
+        assert (centre - target["boxes"][0, :2]).abs().max() < 0.05
+
+
+def test_upright_classes_turn_by_quarters_only():
+    "Exactly as `quarter_turn` does, with every object kept; other images turn by any angle."
+    image, box = torch.rand(3, 40, 60), torch.tensor([[3.0, 2, 4, 2, 0]])
+    spin = RandomRotate("le90", degrees=180.0, p=1, upright=(2, 7))
+    quarters = [quarter_turn(image, {"boxes": box}, turns, "le90") for turns in (1, 2, 3)]
+    seen = set()
+    for seed in range(30):
+        torch.manual_seed(seed)
+        pixels, moved = spin(image, {"boxes": box, "labels": torch.tensor([7])})
+        same = [torch.equal(pixels, p) and torch.equal(moved["boxes"], t["boxes"]) for p, t in quarters]
+        assert sum(same) == 1
+        seen.add(same.index(True))
+    assert seen == {0, 1, 2}
+    middle = torch.tensor([[30.0, 20, 8, 4, 0]])
+    turned = spin(image, {"boxes": middle, "labels": torch.tensor([1])})[1]["boxes"]
+    assert turned[0, 4].abs() > 1e-3 and turned.shape == (1, 5)
+
+
+def test_rotation_leaves_an_image_that_would_lose_all_its_objects():
+    image, target = torch.rand(3, 40, 60), {"boxes": torch.tensor([[2.0, 20, 4, 2, 0]])}
+    pixels, moved = RandomRotate("le90", degrees=(90,), p=1)(image, target)
+    assert pixels is image and moved is target
+    empty = {"boxes": torch.zeros(0, 5)}
+    assert not torch.equal(RandomRotate("le90", degrees=(90,), p=1)(image, empty)[0], image)
+
+
 @settings(max_examples=40, deadline=None)
 @given(boxes, st.tuples(st.integers(40, 200), st.integers(40, 200)), definitions, st.floats(0.1, 2))
 def test_resize(boxes, size, angle, scale):
@@ -110,7 +171,11 @@ TRANSFORMS = [
     RandomQuarterTurn(AngleDef.OC),
     Resize(50),
     Resize((40, 60)),
+    RandomResize((30, (40, 60))),
+    RandomRotate("le90", p=1),
+    RandomRotate("le135", degrees=45.0, upright=(3,)),
     Photometric(),
+    Compose([RandomRotate(AngleDef.LE90), RandomResize((20, 50)), RandomFlip("le90")]),
 ]
 
 
@@ -132,6 +197,13 @@ def test_contract_of_every_transform(transform):
     assert transform(image, {"boxes": torch.zeros(0, 5)})[1]["boxes"].shape == (0, 5)
     assert transform(image, {"boxes": boxes.double()})[1]["boxes"].dtype == torch.float64
     assert transform(image, {"image_id": "a"})[1] == {"image_id": "a"}
+
+
+def test_several_sizes_come_equally_often():
+    torch.manual_seed(0)
+    several = RandomResize((10, 20, 30))
+    sides = [max(several(torch.zeros(1, 5, 10), {})[0].shape) for _ in range(600)]
+    assert all(150 < sides.count(side) < 250 for side in (10, 20, 30)) and len(set(sides)) == 3
 
 
 def test_choices_are_even():

@@ -103,6 +103,15 @@ def _parse_task2(
         rows.append((line, name, values[0], values[1:]))
     return rows
 
+# %% ../../nbs/4_data/16_merge.ipynb #3979d197
+def _in_images(rows: list[tuple], tiles: list[Tile], corners: int) -> Found:
+    "What was found in tiles, in pixels of the images: first add, then divide."
+    polys = np.array([xy for *_, xy in rows], float).reshape(-1, corners, 2)
+    start = np.array([(tile.x, tile.y) for tile in tiles], float).reshape(-1, 1, 2)
+    scale = np.array([tile.scale for tile in tiles], float).reshape(-1, 1, 1)
+    images = np.array([tile.image_id for tile in tiles], str)
+    return Found(images, np.array([score for _, _, score, _ in rows], float), (polys + start) / scale)
+
 # %% ../../nbs/4_data/16_merge.ipynb #1521f1b8
 def read_found(
     path: str | Path,  # Task1_<class>.txt or Task2_<class>.txt of tiles
@@ -117,16 +126,8 @@ def read_found(
     known = {name: _place(path, line, name, places, style) for line, name in lines}
     if places is None:
         _check_one_kind(path, list(known.values()))
-    tiles = [known[name] for _, name, *_ in rows]
     corners = 2 if path.name.startswith("Task2_") else 4
-    polys = np.array([xy for *_, xy in rows], float).reshape(-1, corners, 2)
-    start = np.array([(tile.x, tile.y) for tile in tiles], float).reshape(-1, 1, 2)
-    scale = np.array([tile.scale for tile in tiles], float).reshape(-1, 1, 1)
-    images, scores = (
-        np.array([tile.image_id for tile in tiles], str),
-        np.array([s for _, _, s, _ in rows], float),
-    )
-    return Found(images, scores, (polys + start) / scale)
+    return _in_images(rows, [known[name] for _, name, *_ in rows], corners)
 
 # %% ../../nbs/4_data/16_merge.ipynb #b97257a2
 @kernel

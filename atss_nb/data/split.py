@@ -145,6 +145,18 @@ def _results(work: Sequence[_Work], workers: int) -> Iterator[tuple[str, int, se
         finally:
             pool.shutdown(cancel_futures=True)
 
+# %% ../../nbs/4_data/16_split.ipynb #af649c6e
+def _make_room(out: Path, plan: dict, old: dict, overwrite: bool) -> None:
+    "Remove the tiles of another plan, or say what differs."
+    if not overwrite:
+        parts = [key for key in plan if plan[key] != old.get(key)]
+        raise FileExistsError(
+            f"{out} holds a split with other {', '.join(parts)}: choose another folder, or overwrite it"
+        )
+    for name in old["tiles"]:
+        (out / "images" / f"{name}.png").unlink(missing_ok=True)
+        (out / "labelTxt" / f"{name}.txt").unlink(missing_ok=True)
+
 # %% ../../nbs/4_data/16_split.ipynb #5248685a
 def _open_out(out: Path, plan: dict, overwrite: bool, labelled: bool) -> None:
     "Make the folder ready for this plan, new or half done."
@@ -159,14 +171,7 @@ def _open_out(out: Path, plan: dict, overwrite: bool, labelled: bool) -> None:
             f"{out}: images is not empty, and there is no split.json; choose another folder"
         )
     if old not in (None, json.loads(text)):
-        if not overwrite:
-            parts = [key for key in plan if json.loads(text)[key] != old.get(key)]
-            raise FileExistsError(
-                f"{out} holds a split with other {', '.join(parts)}: choose another folder, or overwrite it"
-            )
-        for name in old["tiles"]:
-            (out / "images" / f"{name}.png").unlink(missing_ok=True)
-            (out / "labelTxt" / f"{name}.txt").unlink(missing_ok=True)
+        _make_room(out, json.loads(text), old, overwrite)
     with replacing(record) as draft:
         draft.write_text(text, encoding="utf-8", newline="\n")
 

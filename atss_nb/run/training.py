@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from tqdm.auto import tqdm
 from ..data.datasets import BalancedSampler, DetectionDataset, collate, open_dataset
 from ..data.folders import NoSuchSplit
 from ..data.formats import replacing
-from ..data.transforms import Compose, Photometric, RandomFlip, RandomQuarterTurn, Resize
+from ..data.transforms import Compose, Photometric, RandomFlip, RandomQuarterTurn, RandomRotate, Resize
 from ..model.detectors import ModelConfig, build_model
 from .checkpoints import Log, load_checkpoint, read_log, save_checkpoint
 from .evaluation import Evaluation, evaluate
@@ -62,7 +63,10 @@ class TrainConfig:
     classes: tuple[str, ...] = ()  # empty: the names in the training labels
     keep_empty: bool = True  # train on images without objects, too
     balance: float = 0.0  # classes in a smaller share of the images are shown more often; 0: all alike
-    size: int = 0  # long side that images are resized to [px]; 0 keeps them
+    train_split: str = "train"  # or "trainval"
+    val_split: str = "val"  # scored during the run, where it is there
+    fit: str = "min_area"  # how a polygon becomes a box, as in poly2obb
+    size: int | tuple[int, int] = 0  # long side, or (short, long) that both hold [px]; 0 keeps the images
     epochs: int = 12
     batch_size: int = 8
     optimizer: str = "adamw"  # "adamw" or "sgd" (momentum 0.9)
@@ -70,9 +74,14 @@ class TrainConfig:
     weight_decay: float = 0.05
     schedule: str = "cosine"  # "cosine" or "step"
     warmup: float = 0.05  # share of the run
+    warmup_steps: int = 0  # the same in steps; 0: the share counts
+    decay_vectors: bool = False  # decay biases and norms, too
     clip_norm: float = 10.0  # longest gradient allowed (L2)
     precision: str = "auto"  # "float32", "bfloat16" (autocast), or "auto": what the hardware is made for
-    augment: bool = True  # flips, quarter turns, brightness, contrast, saturation
+    augment: bool = True  # mirror half of the images, and what the next three say
+    quarter_turns: bool = True
+    photometric: bool = True  # brightness, contrast, saturation
+    rotate: tuple[float, ...] = ()  # turn half of the images by one of these [degrees]
     validations: int = 4  # how often the validation split is scored during the run
     workers: int = 0  # processes that load images; 0 loads in this one
     seed: int = 0
@@ -89,7 +98,8 @@ class TrainConfig:
     def from_json(cls, text: str) -> "TrainConfig":
         "The inverse of `to_json`."
         values = json.loads(text)
-        return cls(**values | {"model": ModelConfig(**values["model"]), "classes": tuple(values["classes"])})
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**values | lists | {"model": ModelConfig(**values["model"])})
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2)
@@ -147,9 +157,12 @@ def open_split(
     steps = [Resize(config.size)] if config.size else []
     if augment:
         angle = config.model.angle
-        steps += [RandomFlip(angle, directions=("horizontal",)), RandomQuarterTurn(angle), Photometric()]
-    options = {"angle": config.model.angle, "transforms": Compose(steps)}
-    keep_empty = config.keep_empty or name != "train"  # what is scored is scored whole
+        steps += [RandomRotate(angle, config.rotate)] if config.rotate else []
+        steps.append(RandomFlip(angle, directions=("horizontal",)))
+        steps += [RandomQuarterTurn(angle)] if config.quarter_turns else []
+        steps += [Photometric()] if config.photometric else []
+    options = {"angle": config.model.angle, "transforms": Compose(steps), "fit": config.fit}
+    keep_empty = config.keep_empty or name != config.train_split  # what is scored is scored whole
     classes = list(config.classes) or None
     return open_dataset(config.data, name, config.format or None, classes, keep_empty=keep_empty, **options)
 
@@ -157,7 +170,7 @@ def open_split(
 def _open_validation(config: TrainConfig) -> DetectionDataset | None:
     "The validation split; it is welcome, not required."
     try:
-        return open_split(config, "val")
+        return open_split(config, config.val_split)
     except NoSuchSplit:
         return None
 
@@ -167,7 +180,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     trainable = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": config.weight_decay * config.decay_vectors},
     ]
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr)
@@ -219,7 +232,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, device: str | torch.device = "cpu"):
         torch.manual_seed(config.seed)
-        self.data = open_split(config, "train", augment=config.augment)
+        self.data = open_split(config, config.train_split, augment=config.augment)
         if not self.data.classes:
             raise ValueError(f"{self.data.folder} has no labelled object: name the classes (--classes)")
         precision = best_precision(device) if config.precision == "auto" else config.precision
@@ -229,8 +242,9 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, config)
         self.loader = make_loader(self.data, config)
         self.step, self.steps = 0, config.epochs * len(self.loader)
+        warmup = config.warmup_steps / self.steps if config.warmup_steps else config.warmup
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: lr_factor(step, self.steps, config.schedule, config.warmup)
+            self.optimizer, lambda step: lr_factor(step, self.steps, config.schedule, warmup)
         )
 
     def epoch(self) -> Iterator[dict[str, Tensor]]:  # what `train_step` returns, once a step
@@ -292,6 +306,7 @@ def train(
     device: str | torch.device = "cpu",
     progress: bool = True,  # a bar in the terminal or the notebook
     watch: Callable[[nn.Module, int], None] | None = None,  # called with the model and the epoch after each
+    steps: int | None = None,  # steps of an epoch at most; None: all
 ) -> Path:  # the run folder
     "Train a detector. The same seed on the same machine gives the same weights."
     run, out, best, start = Trainer(config, device), Path(out), -1.0, time.perf_counter()
@@ -299,7 +314,7 @@ def train(
     with tqdm(total=run.steps, unit="step", disable=not progress) as bar:
         for epoch in range(config.epochs):
             bar.set_description(f"epoch {epoch + 1}/{config.epochs}")
-            for losses in run.epoch():
+            for losses in islice(run.epoch(), steps):
                 if run.step % 10 == 0 or run.step == run.steps - 1:
                     log.write(**_loss_row(run, epoch, losses, time.perf_counter() - start))
                     bar.set_postfix(loss=f"{losses['loss']:.3f}", refresh=False)
