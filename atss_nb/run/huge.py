@@ -47,7 +47,7 @@ def plan_windows(
     rows, columns = (window_starts(length, window, step) for length in (height, width))
     return [Window(x, y, min(x + window, width), min(y + window, height)) for y in rows for x in columns]
 
-
+# %% ../../nbs/5_run/21_huge_images.ipynb #a61f39ae
 def owned(
     boxes: Tensor,  # (M, 5) in pixels of the image
     window: Window,
@@ -70,7 +70,7 @@ VIEWS = {  # quarter turns clockwise, and whether the turned image is mirrored l
     "all": tuple((turns, mirrored) for turns in range(4) for mirrored in (False, True)),
 }
 
-
+# %% ../../nbs/5_run/21_huge_images.ipynb #f0e46d93
 def show_view(
     image: Tensor,  # (3, H, W)
     turns: int,
@@ -80,7 +80,7 @@ def show_view(
     image = image.rot90(-turns, (-2, -1))
     return image.flip(-1) if mirrored else image
 
-
+# %% ../../nbs/5_run/21_huge_images.ipynb #1987e585
 def boxes_back(
     boxes: Tensor,  # (M, 5) found in the view
     size: tuple[int, int],  # H, W of the view [px]
@@ -100,7 +100,7 @@ def _open(image: Tensor | str | Path):  # a reader with size and read
         return WholeImage(Image.fromarray(pixels.movedim(0, -1).contiguous().numpy()))
     return open_image(image)
 
-
+# %% ../../nbs/5_run/21_huge_images.ipynb #54d166f4
 def _looks(reader, windows: Sequence[Window], views) -> Iterator[tuple[Window, tuple, Tensor]]:
     "Each window in each view, as the detector takes it."
     for window in windows:
@@ -108,7 +108,7 @@ def _looks(reader, windows: Sequence[Window], views) -> Iterator[tuple[Window, t
         for view in views:
             yield window, view, show_view(pixels, *view)
 
-
+# %% ../../nbs/5_run/21_huge_images.ipynb #30ed0a9e
 def _batches(looks: Iterator, batch_size: int) -> Iterator[list]:
     "Neighbours of the same size, at most `batch_size` of them."
     batch = []
@@ -155,6 +155,16 @@ def merge_found(
     return {key: value[kept] for key, value in parts.items()}
 
 # %% ../../nbs/5_run/21_huge_images.ipynb #a1f7cc6f
+def _plans(source, scales: Sequence[float], views: str, window: int, overlap: int) -> list[tuple]:
+    "Scale, reader and windows for each scale; ValueError for views or scales that there are not."
+    if views not in VIEWS or not scales or min(scales) <= 0:
+        raise ValueError(
+            f"expected views in {', '.join(VIEWS)} and scales > 0, got {views!r} and {tuple(scales)}"
+        )
+    readers = [(s, source if s == 1 else ScaledImage(source, s)) for s in scales]
+    return [(scale, reader, plan_windows(reader.size, window, overlap)) for scale, reader in readers]
+
+# %% ../../nbs/5_run/21_huge_images.ipynb #83677718
 def predict_windows(
     model: nn.Module,
     image: Tensor | str | Path,  # a file of any size, or (3, H, W): float in [0, 1] or uint8
@@ -170,24 +180,13 @@ def predict_windows(
     progress: bool = False,  # show a bar
 ) -> Prediction:  # in pixels of the image as given
     "Detect objects in an image of any size through windows; one batch of them is in memory at a time."
-    if views not in VIEWS or not scales or min(scales) <= 0:
-        raise ValueError(
-            f"expected views in {', '.join(VIEWS)} and scales > 0, got {views!r} and {tuple(scales)}"
-        )
-    source, found = _open(image), []
-    readers = [(s, source if s == 1 else ScaledImage(source, s)) for s in scales]
-    plans = [(scale, reader, plan_windows(reader.size, window, overlap)) for scale, reader in readers]
+    plans, found = _plans(_open(image), scales, views, window, overlap), []
     total = len(VIEWS[views]) * sum(len(windows) for *_, windows in plans)
     with tqdm(total=total, unit="window", disable=not progress) as bar:
+        options = VIEWS[views], overlap / 4, batch_size, precision, bar
         for scale, reader, windows in plans:
-            options = VIEWS[views], overlap / 4, batch_size, precision, bar
             found += _found_at_scale(model, reader, scale, windows, *options)
     merged = merge_found(found, nms_threshold)
     merged["boxes"] = regularize(merged["boxes"], angle)
-    tensor = isinstance(image, Tensor)
-    return Prediction(
-        "0" if tensor else Path(image).stem,
-        **merged,
-        classes=tuple(classes),
-        source=image if tensor else Path(image),
-    )
+    name, source = ("0", image) if isinstance(image, Tensor) else (Path(image).stem, Path(image))
+    return Prediction(name, **merged, classes=tuple(classes), source=source)
