@@ -45,6 +45,22 @@ def _train_config(args: argparse.Namespace):  # a TrainConfig
     print(f"long side {size or 'as it is'} px, levels from stride {strides[0]}, {epochs} epochs")
     return replace(config, size=size, epochs=epochs, model=replace(model, strides=strides))
 
+# %% ../../nbs/5_run/23_commands_runs.ipynb #recpcmd1
+def _train_recipe(args: argparse.Namespace) -> None:
+    "Run a row of the result table, or rehearse it."
+    from atss_nb.run.recipes import find_recipe, override, run_recipe
+    from atss_nb.run.smoke import smoke
+
+    recipe = override(find_recipe(args.recipe), args.set)
+    if args.smoke:
+        run, score = smoke(recipe, args.out)
+        print(f"{recipe.name} runs: two steps, a checkpoint, AP50 {score.AP50 or 0:.2f} (without meaning): {run}")
+        return
+    if not args.data:
+        raise ValueError(f"--data DIR is missing: the folder of {recipe.data.name}; or --smoke")
+    run_recipe(recipe, args.data, args.out, _device(args.device), args.set)
+    print(f"trained: {args.out}")
+
 # %% ../../nbs/5_run/23_commands_runs.ipynb #3a3eb8b9
 def _train(args: argparse.Namespace) -> None:
     "Train a detector on a data set: DOTA, HRSC2016, DIOR-R, COCO, YOLO-OBB, labelme, roLabelImg."
@@ -52,6 +68,10 @@ def _train(args: argparse.Namespace) -> None:
 
     if (args.out / "last.pt").exists() and not args.overwrite:
         raise FileExistsError(f"{args.out} holds a run already: choose another --out, or --overwrite it")
+    if args.recipe:
+        return _train_recipe(args)
+    if not args.data:
+        raise ValueError("--data DIR is missing: a folder with the data set")
     started = time.perf_counter()
     train(_train_config(args), args.out, _device(args.device))
     print(f"trained in {time.perf_counter() - started:.0f} s: {args.out}")
@@ -62,8 +82,10 @@ _DEVICE = {"default": "auto", "help": "auto, cpu or cuda"}
 
 # %% ../../nbs/5_run/23_commands_runs.ipynb #f667a1f6
 _TRAIN = {
+    "recipe": {"nargs": "?", "help": "a row of the result table (atss recipes); without: a net of your choice"},
+    "--smoke": {"action": "store_true", "help": "of a recipe: two small steps on drawn scenes, no data needed"},
+    "--set": {"action": "append", "default": [], "metavar": "NAME=VALUE", "help": "change a recipe's value"},
     "--data": {
-        "required": True,
         "help": "folder with train/, val/ or valid/, each images/ and labelTxt/; or another format",
     },
     "--format": {
@@ -159,9 +181,45 @@ _PREDICT = {
     "--device": _DEVICE,
 }
 
+# %% ../../nbs/5_run/23_commands_runs.ipynb #recpcmd3
+def _recipes(args: argparse.Namespace) -> None:
+    "List the rows of the result table, or everything that one of them does."
+    from atss_nb.run.recipes import describe, find_recipe, override, table
+
+    print("\n".join(describe(override(find_recipe(args.name), args.set))) if args.name else table())
+
+
+_RECIPES = {
+    "name": {"nargs": "?", "help": "a row; without: all of them"},
+    "--set": {"action": "append", "default": [], "metavar": "NAME=VALUE", "help": "change a value first"},
+}
+
+# %% ../../nbs/5_run/23_commands_runs.ipynb #recpcmd4
+def _convert_weights(args: argparse.Namespace) -> None:
+    "Turn a checkpoint of mmrotate, or of the table's project, into ours."
+    from atss_nb.model.detectors import build_model
+    from atss_nb.model.weights import load_peer, read_peer, save_weights
+    from atss_nb.run.recipes import find_recipe, override
+
+    recipe = override(find_recipe(args.recipe), args.set)
+    model = build_model(recipe.model, len(recipe.data.classes), pretrained=False)
+    print(load_peer(model, read_peer(args.checkpoint), args.layout))
+    print(f"wrote {save_weights(args.out, model, recipe.data.classes)}")
+
+
+_CONVERT_WEIGHTS = {
+    "checkpoint": {"type": Path, "help": ".pth"},
+    "out": {"type": Path, "help": ".safetensors to write, with a .json beside it"},
+    "--recipe": {"required": True, "help": "the row whose model it is"},
+    "--layout": {"default": "mmrotate-0.x", "choices": ["mmrotate-0.x", "mmrotate-1.x", "ratss"]},
+    "--set": {"action": "append", "default": [], "metavar": "NAME=VALUE", "help": "change the model first"},
+}
+
 # %% ../../nbs/5_run/23_commands_runs.ipynb #0c2ffca5
 RUN_COMMANDS = {
     "train": (_train, _TRAIN),
     "test": (_test, _TEST),
     "predict": (_predict, _PREDICT),
+    "recipes": (_recipes, _RECIPES),
+    "convert-weights": (_convert_weights, _CONVERT_WEIGHTS),
 }
