@@ -54,12 +54,13 @@ def _train_recipe(args: argparse.Namespace) -> None:
     recipe = override(find_recipe(args.recipe), args.set)
     if args.smoke:
         run, score = smoke(recipe, args.out)
-        print(f"{recipe.name} runs: two steps, a checkpoint, AP50 {score.AP50 or 0:.2f} (without meaning): {run}")
+        print(
+            f"{recipe.name} runs: two steps, a checkpoint, AP50 {score.AP50 or 0:.2f} (without meaning): {run}"
+        )
         return
     if not args.data:
         raise ValueError(f"--data DIR is missing: the folder of {recipe.data.name}; or --smoke")
     run_recipe(recipe, args.data, args.out, _device(args.device), args.set)
-    print(f"trained: {args.out}")
 
 # %% ../../nbs/5_run/23_commands_runs.ipynb #3a3eb8b9
 def _train(args: argparse.Namespace) -> None:
@@ -68,12 +69,13 @@ def _train(args: argparse.Namespace) -> None:
 
     if (args.out / "last.pt").exists() and not args.overwrite:
         raise FileExistsError(f"{args.out} holds a run already: choose another --out, or --overwrite it")
-    if args.recipe:
-        return _train_recipe(args)
-    if not args.data:
-        raise ValueError("--data DIR is missing: a folder with the data set")
     started = time.perf_counter()
-    train(_train_config(args), args.out, _device(args.device))
+    if args.recipe:
+        _train_recipe(args)
+    elif args.data:
+        train(_train_config(args), args.out, _device(args.device))
+    else:
+        raise ValueError("--data DIR is missing: a folder with the data set")
     print(f"trained in {time.perf_counter() - started:.0f} s: {args.out}")
 
 # %% ../../nbs/5_run/23_commands_runs.ipynb #1afec3bc
@@ -82,8 +84,14 @@ _DEVICE = {"default": "auto", "help": "auto, cpu or cuda"}
 
 # %% ../../nbs/5_run/23_commands_runs.ipynb #f667a1f6
 _TRAIN = {
-    "recipe": {"nargs": "?", "help": "a row of the result table (atss recipes); without: a net of your choice"},
-    "--smoke": {"action": "store_true", "help": "of a recipe: two small steps on drawn scenes, no data needed"},
+    "recipe": {
+        "nargs": "?",
+        "help": "a row of the result table (atss recipes); without: a net of your choice",
+    },
+    "--smoke": {
+        "action": "store_true",
+        "help": "of a recipe: two small steps on drawn scenes, no data needed",
+    },
     "--set": {"action": "append", "default": [], "metavar": "NAME=VALUE", "help": "change a recipe's value"},
     "--data": {
         "help": "folder with train/, val/ or valid/, each images/ and labelTxt/; or another format",

@@ -142,9 +142,7 @@ def _faster() -> Recipe:
     model, published = ModelConfig.faster_rcnn(50), Published(69.72, 38.09, 38.48)
     optimizer = Optimizer(lr=0.01, batch_size=4)
     known = (_RPN, _CUT, _SERVER, _ALL)
-    return Recipe(
-        "faster-rcnn-r50-oc-1x-dota", model, published, data, optimizer=optimizer, confounds=known
-    )
+    return Recipe("faster-rcnn-r50-oc-1x-dota", model, published, data, optimizer=optimizer, confounds=known)
 
 # %% ../../nbs/5_run/22_recipe_table.ipynb #d3e864b0
 _ROWS = (

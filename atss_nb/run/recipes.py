@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 
-from ..data.formats import replacing
 from ..data.folders import find_split
+from ..data.formats import replacing
 from ..data.split import split
 from ..model.backbones import choose
 from .evaluation import Evaluation, evaluate

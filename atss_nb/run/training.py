@@ -179,7 +179,10 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     trainable = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": config.weight_decay * config.decay_vectors},
+        {
+            "params": [p for p in trainable if p.ndim <= 1],
+            "weight_decay": config.weight_decay * config.decay_vectors,
+        },
     ]
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr)
