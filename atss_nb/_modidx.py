@@ -1031,6 +1031,8 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                                                                 'atss_nb/model/weights.py'),
                                        'atss_nb.model.weights.Match.complete': ( '3_model/weights.html#match.complete',
                                                                                  'atss_nb/model/weights.py'),
+                                       'atss_nb.model.weights._counted': ('3_model/weights.html#_counted', 'atss_nb/model/weights.py'),
+                                       'atss_nb.model.weights._pairs': ('3_model/weights.html#_pairs', 'atss_nb/model/weights.py'),
                                        'atss_nb.model.weights._scales': ('3_model/weights.html#_scales', 'atss_nb/model/weights.py'),
                                        'atss_nb.model.weights.load_peer': ('3_model/weights.html#load_peer', 'atss_nb/model/weights.py'),
                                        'atss_nb.model.weights.load_weights': ( '3_model/weights.html#load_weights',

@@ -6,7 +6,7 @@
 __all__ = ['LAYOUTS', 'peer_name', 'Match', 'match_weights', 'quarter_turned', 'read_peer', 'load_peer', 'save_weights',
            'load_weights']
 
-# %% ../../nbs/3_model/13_weights.ipynb #075112da
+# %% ../../nbs/3_model/13_weights.ipynb #c366c6b9
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -22,47 +22,55 @@ from ..data.formats import replacing
 from .config import ModelConfig
 from .detectors import build_model
 
-# %% ../../nbs/3_model/13_weights.ipynb #766352ee
-_NAMES = (
-    (r"backbone\.body\.stem\.0", r"backbone.conv1"),
-    (r"backbone\.body\.stem\.1", r"backbone.bn1"),
-    (r"backbone\.fpn\.lateral\.(\d+)", r"neck.lateral_convs.\1.conv"),
-    (r"backbone\.fpn\.output\.(\d+)", r"neck.fpn_convs.\1.conv"),
-    (r"head\.class_conv", r"bbox_head.(retina_cls|atss_cls)"),
-    (r"head\.box_conv", r"bbox_head.(retina_reg|atss_reg)"),
-    (r"head\.center_conv", r"bbox_head.atss_centerness"),
-    (r"rpn\.conv", r"rpn_head.rpn_conv"),
-    (r"rpn\.object_conv", r"rpn_head.rpn_cls"),
-    (r"rpn\.box_conv", r"rpn_head.rpn_reg"),
-    (r"head\.layers\.1", r"roi_head.bbox_head.shared_fcs.0"),
-    (r"head\.layers\.3", r"roi_head.bbox_head.shared_fcs.1"),
-    (r"head\.class_fc", r"roi_head.bbox_head.fc_cls"),
-    (r"head\.box_fc", r"roi_head.bbox_head.fc_reg"),
-    (r"head\.upright_fc", r"roi_head.bbox_head.fc_reg_h"),
-)
-# what carries no weight of the detector: counters, and the second classifier of the table's two-stage model
-_SPARE = re.compile(r"num_batches_tracked$|^roi_head\.bbox_head\.fc_cls_h\.|integral\.project$")
+# %% ../../nbs/3_model/13_weights.ipynb #41cdfa02
+_NAMES = {
+    r"backbone\.body\.stem\.0": r"backbone.conv1",
+    r"backbone\.body\.stem\.1": r"backbone.bn1",
+    r"backbone\.fpn\.lateral\.(\d+)": r"neck.lateral_convs.\1.conv",
+    r"backbone\.fpn\.output\.(\d+)": r"neck.fpn_convs.\1.conv",
+    r"head\.class_conv": r"bbox_head.(retina_cls|atss_cls)",
+    r"head\.box_conv": r"bbox_head.(retina_reg|atss_reg)",
+    r"head\.center_conv": r"bbox_head.atss_centerness",
+    r"rpn\.conv": r"rpn_head.rpn_conv",
+    r"rpn\.object_conv": r"rpn_head.rpn_cls",
+    r"rpn\.box_conv": r"rpn_head.rpn_reg",
+    r"head\.layers\.1": r"roi_head.bbox_head.shared_fcs.0",
+    r"head\.layers\.3": r"roi_head.bbox_head.shared_fcs.1",
+    r"head\.class_fc": r"roi_head.bbox_head.fc_cls",
+    r"head\.box_fc": r"roi_head.bbox_head.fc_reg",
+    r"head\.upright_fc": r"roi_head.bbox_head.fc_reg_h",
+}
 
-# %% ../../nbs/3_model/13_weights.ipynb #c1e34b81
+# %% ../../nbs/3_model/13_weights.ipynb #9815c5a1
+def _counted(
+    module: str,  # of ours
+    laterals: int,  # maps of the body that the pyramid uses
+) -> str | None:  # theirs; None: this part is not counted
+    "The name of a part whose number changes."
+    if found := re.fullmatch(r"backbone\.body\.stages\.(\d)\.(.+)", module):
+        return f"backbone.layer{int(found[1]) + 1}.{found[2]}"
+    if found := re.fullmatch(r"backbone\.fpn\.extra\.(\d+)", module):
+        return f"neck.fpn_convs.{laterals + int(found[1])}.conv"
+    if found := re.fullmatch(r"head\.(class|box)_tower\.(\d+)", module):
+        tower, (block, part) = {"class": "cls", "box": "reg"}[found[1]], divmod(int(found[2]), 3)
+        return f"bbox_head.{tower}_convs.{block}.{('conv', 'gn')[part]}"
+    return None
+
+# %% ../../nbs/3_model/13_weights.ipynb #772772b8
 def peer_name(
     name: str,  # of our parameter or buffer
     laterals: int,  # maps of the body that the pyramid uses
 ) -> str:  # a pattern of mmdetection's name
     "What mmdetection's family calls one of our tensors."
     module, kind = name.rsplit(".", 1)
-    if found := re.fullmatch(r"backbone\.body\.stages\.(\d)\.(.+)", module):
-        return re.escape(f"backbone.layer{int(found[1]) + 1}.{found[2]}.{kind}")
-    if found := re.fullmatch(r"backbone\.fpn\.extra\.(\d+)", module):
-        return re.escape(f"neck.fpn_convs.{laterals + int(found[1])}.conv.{kind}")
-    if found := re.fullmatch(r"head\.(class|box)_tower\.(\d+)", module):
-        tower, (number, part) = {"class": "cls", "box": "reg"}[found[1]], divmod(int(found[2]), 3)
-        return re.escape(f"bbox_head.{tower}_convs.{number}.{('conv', 'gn')[part]}.{kind}")
-    for ours, theirs in _NAMES:
+    if counted := _counted(module, laterals):
+        return re.escape(f"{counted}.{kind}")
+    for ours, theirs in _NAMES.items():
         if re.fullmatch(ours, module):
             return re.sub(ours, theirs, module).replace(".", r"\.") + rf"\.{kind}"
     return re.escape(name)
 
-# %% ../../nbs/3_model/13_weights.ipynb #90aeccf5
+# %% ../../nbs/3_model/13_weights.ipynb #5415cbcf
 @dataclass(frozen=True)
 class Match:
     "How a checkpoint fits a model."
@@ -84,39 +92,43 @@ class Match:
             lines += [f"{title}: {len(found)}", *(f"  {line}" for line in found[:20])] if found else []
         return "\n".join(lines)
 
-# %% ../../nbs/3_model/13_weights.ipynb #4625365c
+# %% ../../nbs/3_model/13_weights.ipynb #f5aacfd5
 def _scales(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     "Their factor per level as one vector."
-    names = sorted(
-        (n for n in theirs if re.fullmatch(r"bbox_head\.scales\.\d+\.scale", n)),
-        key=lambda n: int(n.split(".")[2]),
-    )
+    names = [n for n in theirs if re.fullmatch(r"bbox_head\.scales\.\d+\.scale", n)]
+    names.sort(key=lambda n: int(n.split(".")[2]))
     rest = {name: value for name, value in theirs.items() if name not in names}
     return rest | ({"head.scales": torch.stack([theirs[n].reshape(()) for n in names])} if names else {})
 
+# %% ../../nbs/3_model/13_weights.ipynb #aef96f2c
+_SPARE = re.compile(r"num_batches_tracked$|^roi_head\.bbox_head\.fc_cls_h\.|integral\.project$")
 
+
+def _pairs(model: nn.Module, theirs: Mapping[str, Tensor]) -> dict[str, str]:  # ours -> theirs
+    "The tensors that both have."
+    laterals = len(model.backbone.fpn.lateral)
+    patterns = {name: re.compile(peer_name(name, laterals)) for name in model.state_dict()}
+    found = {name: next(filter(pattern.fullmatch, theirs), None) for name, pattern in patterns.items()}
+    return {ours: other for ours, other in found.items() if other}
+
+# %% ../../nbs/3_model/13_weights.ipynb #a0c98a10
 def match_weights(
     model: nn.Module,  # RetinaNet or FasterRCNN of ours
     theirs: Mapping[str, Tensor],  # a state dict of mmdetection's family
 ) -> Match:
     "Pair every tensor of two networks."
-    theirs, state, names, missing, shapes = _scales(theirs), {}, {}, [], []
-    laterals = len(model.backbone.fpn.lateral)
-    for name, mine in model.state_dict().items():
-        pattern = peer_name(name, laterals)
-        found = [other for other in theirs if re.fullmatch(pattern, other)]
-        if not found:
-            missing += [] if _SPARE.search(name) else [name]
-            continue
-        names[name], value = found[0], theirs[found[0]]
-        if value.shape == mine.shape:
-            state[name] = value
-        else:
-            shapes.append(f"{name} {tuple(mine.shape)}, {found[0]} {tuple(value.shape)}")
-    unused = [n for n in theirs if n not in names.values() and not _SPARE.search(n)]
+    mine, theirs = model.state_dict(), _scales(theirs)
+    names = _pairs(model, theirs)
+    fits = {ours: mine[ours].shape == theirs[other].shape for ours, other in names.items()}
+    odd = [n for n in names if not fits[n]]
+    shapes = [f"{n} {tuple(mine[n].shape)}, {names[n]} {tuple(theirs[names[n]].shape)}" for n in odd]
+    missing = [n for n in mine if n not in names and not _SPARE.search(n)]
+    used = set(names.values())
+    unused = [n for n in theirs if n not in used and not _SPARE.search(n)]
+    state = {n: theirs[names[n]] for n in names if fits[n]}
     return Match(state, names, tuple(missing), tuple(unused), tuple(shapes))
 
-# %% ../../nbs/3_model/13_weights.ipynb #7a47b27f
+# %% ../../nbs/3_model/13_weights.ipynb #c76613c2
 def quarter_turned(
     tensor: Tensor,  # weight or bias of a box convolution: 5 rows per anchor
 ) -> Tensor:  # the same for anchors with angle 0
@@ -125,10 +137,7 @@ def quarter_turned(
     dx, dy, dw, dh, da = rows.unbind(1)
     return torch.stack([dy, -dx, dh, dw, da], 1).flatten(0, 1)
 
-# %% ../../nbs/3_model/13_weights.ipynb #610d0897
-LAYOUTS = ("mmrotate-0.x", "mmrotate-1.x", "ratss")
-
-
+# %% ../../nbs/3_model/13_weights.ipynb #e656f01d
 def read_peer(
     path: str | Path,  # .pth of mmrotate or of the table's project
 ) -> dict[str, Tensor]:
@@ -147,7 +156,10 @@ def read_peer(
         raise ValueError(f"{path}: expected a state_dict, tensors by name")
     return {name.removeprefix("module."): value for name, value in state.items()}
 
-# %% ../../nbs/3_model/13_weights.ipynb #2c580cd3
+# %% ../../nbs/3_model/13_weights.ipynb #c9a22ba6
+LAYOUTS = ("mmrotate-0.x", "mmrotate-1.x", "ratss")
+
+
 def load_peer(
     model: nn.Module,  # changed in place
     theirs: Mapping[str, Tensor],
@@ -165,7 +177,7 @@ def load_peer(
     model.load_state_dict(model.state_dict() | found.state)
     return found
 
-# %% ../../nbs/3_model/13_weights.ipynb #77b2a4f5
+# %% ../../nbs/3_model/13_weights.ipynb #ff727cd7
 def save_weights(
     path: str | Path,  # .safetensors; the configuration goes to .json beside it
     model: nn.Module,  # a detector of ours
@@ -181,7 +193,7 @@ def save_weights(
         draft.write_text(json.dumps(facts, indent=2), encoding="utf-8")
     return path
 
-
+# %% ../../nbs/3_model/13_weights.ipynb #9ad402e5
 def load_weights(
     path: str | Path,  # .safetensors with its .json
 ) -> tuple[nn.Module, list[str]]:  # the detector in evaluation mode, its class names
