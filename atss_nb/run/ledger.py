@@ -5,31 +5,35 @@
 # %% auto #0
 __all__ = ['LEDGER', 'Entry', 'ledger']
 
-# %% ../../nbs/5_run/22_ledger.ipynb #229316fb
+# %% ../../nbs/5_run/22_ledger.ipynb #9e1af985
 from dataclasses import dataclass
 
 from .recipe_table import RECIPES, Recipe
 
-# %% ../../nbs/5_run/22_ledger.ipynb #ef4e6d9c
+# %% ../../nbs/5_run/22_ledger.ipynb #0531c162
 @dataclass(frozen=True)
 class Entry:
-    "What is known of a row."
+    "What is known of a row. Raises `ValueError` for a number without a training."
 
     recipe: Recipe
     executed: str = "two steps, a checkpoint and a score, small, on drawn scenes in the data set's files"
     trained: bool = False  # in full, on its data set
     measured: float | None = None  # AP50 of that training
 
+    def __post_init__(self):
+        if self.measured is not None and not self.trained:
+            raise ValueError(f"{self.recipe.name}: AP50 {self.measured}, but no training on its data set")
+
     @property
     def missing(self) -> str:
         "What it would take."
         server = ", and the DOTA server for the test split" if self.recipe.data.format == "dota" else ""
-        return f"{self.recipe.data.name} and a GPU{server}"
+        return "" if self.trained else f"{self.recipe.data.name} and a GPU{server}"
 
 
 LEDGER = tuple(Entry(recipe) for recipe in RECIPES.values())
 
-# %% ../../nbs/5_run/22_ledger.ipynb #2999bd97
+# %% ../../nbs/5_run/22_ledger.ipynb #dcd52cea
 def ledger() -> str:
     "The ledger as Markdown."
     lines = ["| row | published AP50 | executed here | trained in full | measured AP50 | missing |"]
