@@ -6,7 +6,7 @@
 __all__ = ['recipes', 'find_recipe', 'override', 'describe', 'table', 'train_config', 'run_recipe', 'score_recipe',
            'small_version']
 
-# %% ../../nbs/5_run/22_recipes.ipynb #efbeb992
+# %% ../../nbs/5_run/22_recipes.ipynb #e7af4dcd
 import ast
 import json
 import types
@@ -24,7 +24,7 @@ from .inference import predict_dataset
 from .recipe_table import RECIPES, Recipe
 from .training import TrainConfig, load_model, open_split, train
 
-# %% ../../nbs/5_run/22_recipes.ipynb #172989b2
+# %% ../../nbs/5_run/22_recipes.ipynb #e5c7891d
 def recipes() -> tuple[str, ...]:
     "The names of all rows."
     return tuple(RECIPES)
@@ -34,25 +34,27 @@ def find_recipe(name: str) -> Recipe:
     "The row called `name`. Raises `ValueError` that lists near names."
     return choose(RECIPES, name, "recipe")
 
-# %% ../../nbs/5_run/22_recipes.ipynb #4596c609
+# %% ../../nbs/5_run/22_recipes.ipynb #e6f2f373
+def _fits_tuple(value: object, parts: Sequence) -> bool:
+    "Whether a value is a tuple of these types."
+    if not isinstance(value, tuple):
+        return False
+    kinds = [parts[0]] * len(value) if parts[-1] is ... else parts
+    return len(value) == len(kinds) and all(map(_fits, value, kinds))
+
+
 def _fits(value: object, kind: object) -> bool:
     "Whether a value is of an annotated type; a whole number is a fine float."
     parts = typing.get_args(kind)
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return any(_fits(value, part) for part in parts)
     if typing.get_origin(kind) is tuple:
-        many = len(parts) == 2 and parts[1] is ...
-        kinds = [parts[0]] * len(value) if many and isinstance(value, tuple) else parts
-        return (
-            isinstance(value, tuple)
-            and len(value) == len(kinds)
-            and all(_fits(v, k) for v, k in zip(value, kinds, strict=True))
-        )
-    if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        return _fits_tuple(value, parts)
+    if isinstance(value, bool):  # to Python, True is an int
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
 
-# %% ../../nbs/5_run/22_recipes.ipynb #69ec72b9
+# %% ../../nbs/5_run/22_recipes.ipynb #4c66a3c6
 def _literal(text: str) -> object:
     "A number, tuple, True, False or None as Python writes it; else the text itself."
     try:
@@ -61,24 +63,30 @@ def _literal(text: str) -> object:
         return text
     return tuple(value) if isinstance(value, list) else value
 
+# %% ../../nbs/5_run/22_recipes.ipynb #85fc3326
+def _value(record, name: str, text: str, said: str) -> object:
+    "The value for a field, checked."
+    inner, kind = getattr(record, name), typing.get_type_hints(type(record))[name]
+    value = text if kind is str else _literal(text)
+    if _fits(value, kind):
+        return value
+    wanted = kind if typing.get_args(kind) else kind.__name__
+    if is_dataclass(inner):
+        wanted = ", ".join(f"{name}.{f.name}" for f in fields(inner))
+    raise ValueError(f"{said}: expected {wanted}, got {value!r}")
 
+# %% ../../nbs/5_run/22_recipes.ipynb #9df4c6e4
 def _changed(record, path: Sequence[str], text: str, said: str):
     "A copy of a record with the value at a path replaced."
-    options = {f.name: f.name for f in fields(record)}
-    name, rest = choose(options, path[0], f"in {said!r}, field"), path[1:]
+    name = choose({f.name: f.name for f in fields(record)}, path[0], f"in {said!r}, field")
     inner = getattr(record, name)
-    if rest:
-        if not is_dataclass(inner):
-            raise ValueError(f"{said}: {name} is {inner!r} and has no parts")
-        return replace(record, **{name: _changed(inner, rest, text, said)})
-    kind = typing.get_type_hints(type(record))[name]
-    value = text if kind is str else _literal(text)
-    if is_dataclass(inner) or not _fits(value, kind):
-        parts = [f"{name}.{f.name}" for f in fields(inner)] if is_dataclass(inner) else kind
-        raise ValueError(f"{said}: expected {parts}, got {value!r}")
-    return replace(record, **{name: value})
+    if len(path) == 1:
+        return replace(record, **{name: _value(record, name, text, said)})
+    if not is_dataclass(inner):
+        raise ValueError(f"{said}: {name} is {inner!r} and has no parts")
+    return replace(record, **{name: _changed(inner, path[1:], text, said)})
 
-# %% ../../nbs/5_run/22_recipes.ipynb #af735ab8
+# %% ../../nbs/5_run/22_recipes.ipynb #8cb9f080
 _FIXED = ("name", "published", "source", "confounds")
 
 
@@ -89,12 +97,12 @@ def override(
     "The recipe with values replaced. Raises `ValueError` for an unknown name or a value of another type."
     for said in changes:
         path, equals, text = said.partition("=")
-        if not equals or path.split(".")[0] in _FIXED:
+        if not equals or path.strip().split(".")[0] in _FIXED:
             raise ValueError(f"{said!r}: expected NAME=VALUE, NAME not one of {', '.join(_FIXED)}")
         recipe = _changed(recipe, path.strip().split("."), text.strip(), said)
     return recipe
 
-# %% ../../nbs/5_run/22_recipes.ipynb #3c5010f6
+# %% ../../nbs/5_run/22_recipes.ipynb #99adcb83
 def describe(record, path: str = "") -> Iterator[str]:  # lines "optimizer.lr = 0.0025"
     "Every value of a recipe, under the name that `override` knows."
     for f in fields(record):
@@ -106,7 +114,7 @@ def describe(record, path: str = "") -> Iterator[str]:  # lines "optimizer.lr = 
         else:
             yield f"{path}{f.name} = {value!r}"
 
-# %% ../../nbs/5_run/22_recipes.ipynb #b79b2ad8
+# %% ../../nbs/5_run/22_recipes.ipynb #9a4d44ac
 def table() -> str:
     "The rows as text: name and published numbers."
     lines = [f"{'recipe':36} {'AP50':>6} {'AP75':>6} {'mAP':>6}"]
@@ -116,20 +124,7 @@ def table() -> str:
         lines.append(f"{r.name:36} {numbers} {p.note}".rstrip())
     return "\n".join(lines)
 
-# %% ../../nbs/5_run/22_recipes.ipynb #dd297894
-def _tile(recipe: Recipe, data: Path, out: Path) -> Path:  # the folder with the tiles of every split
-    "Cut what is not cut yet: the splits of the recipe that the data has."
-    for name in ("train", "val", "test") if recipe.data.tiling else ():
-        try:
-            source = find_split(data, name)
-        except FileNotFoundError:
-            if name in ("train", "val") and name in recipe.data.train:
-                raise
-            continue
-        split(source, out / name, recipe.data.tiling)
-    return out if recipe.data.tiling else data
-
-# %% ../../nbs/5_run/22_recipes.ipynb #22814831
+# %% ../../nbs/5_run/22_recipes.ipynb #e033292c
 def train_config(
     recipe: Recipe,
     data: str | Path,  # tiles or whole images, as the recipe wants them
@@ -144,7 +139,20 @@ def train_config(
         clip_norm=o.clip_norm, seed=recipe.seed,
     )  # fmt: skip
 
-# %% ../../nbs/5_run/22_recipes.ipynb #e942df93
+# %% ../../nbs/5_run/22_recipes.ipynb #be18c54f
+def _tile(recipe: Recipe, data: Path, out: Path) -> Path:  # the folder with the tiles of every split
+    "Cut what is not cut yet: the splits of the recipe that the data has."
+    for name in ("train", "val", "test") if recipe.data.tiling else ():
+        try:
+            source = find_split(data, name)
+        except FileNotFoundError:
+            if name in ("train", "val") and name in recipe.data.train:
+                raise
+            continue
+        split(source, out / name, recipe.data.tiling)
+    return out if recipe.data.tiling else data
+
+# %% ../../nbs/5_run/22_recipes.ipynb #316c5ba7
 def run_recipe(
     recipe: Recipe,
     data: str | Path,  # the data set as it is published: DOTA before cutting, HRSC2016, DIOR-R
@@ -162,7 +170,7 @@ def run_recipe(
         draft.write_text(json.dumps(asdict(recipe) | {"overrides": list(changes)}, indent=2), "utf-8")
     return train(train_config(recipe, home), out, device, progress, steps=steps)
 
-# %% ../../nbs/5_run/22_recipes.ipynb #3d503315
+# %% ../../nbs/5_run/22_recipes.ipynb #cc374b97
 def score_recipe(
     recipe: Recipe,
     run: str | Path,  # run folder of `run_recipe`
@@ -173,7 +181,7 @@ def score_recipe(
     found = predict_dataset(model.to(device), open_split(config, recipe.data.test), config.batch_size)
     return evaluate(*found, classes, recipe.published.metric)
 
-# %% ../../nbs/5_run/22_recipes.ipynb #2c5fba88
+# %% ../../nbs/5_run/22_recipes.ipynb #0f468001
 def small_version(recipe: Recipe) -> Recipe:
     "The same recipe for two steps on a CPU: a thin network, small images."
     d, stage = recipe.data, recipe.model.second_stage
