@@ -13,7 +13,8 @@ from atss_nb.data.folders import LabelledImage
 from atss_nb.data.formats import Annotation, read_dota
 from atss_nb.data.layouts import FORMATS
 from atss_nb.data.scenes import write_scenes
-from atss_nb.run.cli import FORMAT_NAMES, main
+from atss_nb.run.cli import main
+from atss_nb.run.commands_data import FORMAT_NAMES
 
 BOAT = np.array([[20, 20], [60, 30], [57, 42], [17, 32]], float)
 

@@ -69,12 +69,12 @@ def test_killed_in_the_middle_and_run_again(scenes, tmp_path):
     command = [sys.executable, "-m", "atss_nb.run.cli", *map(str, words)]
     for share in (0.2, 0.6):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        while process.poll() is None and len(list(out.glob("images/P*"))) < share * total:
+        while process.poll() is None and len(list(out.glob("images/[!.]*.png"))) < share * total:
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "it was alive"
-        assert 0 < len(list(out.glob("images/*.png"))) < total
-        for path in out.glob("images/*.png"):
+        assert 0 < len(list(out.glob("images/[!.]*.png"))) < total
+        for path in out.glob("images/[!.]*.png"):
             assert path.read_bytes() == (tmp_path / "quiet/images" / path.name).read_bytes()
     (out / f"images/.{process.pid}.half.png").write_bytes(b"a draft, in case the kill left none")
     subprocess.run(command, check=True, capture_output=True)

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from browser import CHROMIUM, browser, clean_environment, lab, open_notebook, write_notebook
+from PIL import Image
 
 from atss_nb.explore.explorers import rounded
 from atss_nb.explore.geometry import AngleDial, OverlapWalk
 from atss_nb.explore.microscope import Microscope
+from atss_nb.explore.page import explorer_code
 from atss_nb.explore.results import PrecisionRecall, Suppression, TrainingPlayer
 from atss_nb.explore.samples import AnchorTiling, BoxCoder
 from atss_nb.geometry.overlap import box_iou_rotated
@@ -20,21 +22,20 @@ from atss_nb.samples.anchors import AnchorGrid
 from atss_nb.samples.assign import ATSS
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
-KINDS = {
-    "ATSS microscope": "from atss_nb.explore.microscope import Microscope\nMicroscope()",
-    "overlap walk": "from atss_nb.explore.geometry import OverlapWalk\nOverlapWalk()",
-    "angle dial": "from atss_nb.explore.geometry import AngleDial\nAngleDial()",
-    "anchor tiling": "from atss_nb.explore.samples import AnchorTiling\nAnchorTiling()",
-    "box coder": "from atss_nb.explore.samples import BoxCoder\nBoxCoder()",
-    "suppression": "from atss_nb.explore.results import Suppression\nSuppression()",
-    "precision and recall": "from atss_nb.explore.results import PrecisionRecall\nPrecisionRecall()",
-    "training player": "from atss_nb.explore.results import TrainingPlayer\nTrainingPlayer('run')",
-}
+NAMES = ("microscope", "walk", "dial", "tiling", "coder", "nms", "curve")
+KINDS = {name: explorer_code(name) for name in NAMES} | {"player": explorer_code("player", "run")}
+RULER = """from atss_nb.explore.explorers import Explorer
+class Ruler(Explorer, js='class Ruler extends Explorer { tell() { return [`${number(this.answer.far, 1)} px`]; } }'):
+    def respond(self, boxes):
+        return {"far": (boxes[0, :2] - boxes[1, :2]).norm()}
+Ruler(torch.tensor([[100., 100, 80, 30, 0.3], [130, 140, 60, 20, -0.4]]))"""
 BAD = {
-    "no picture": "Microscope('nowhere.png')",
-    "no boxes": "w = Microscope(title='no boxes')\nw.scene = {'boxes': [[1, 2, 3]]}\nw",
-    "no area": "w = Microscope(title='no area')\nw.scene = {'boxes': [[60, 60, 0, 0, 0], [-90, 9, 20, 20, 0]]}\nw",
+    "no picture": "import torch\nMicroscope('nowhere.png')",
+    "no boxes": "w = Microscope()\nw.scene = {'boxes': [[1, 2, 3]]}\nw",
+    "no area": "w = Microscope()\nw.scene = {'boxes': [[60, 60, 0, 0, 0], [-90, 9, 20, 20, 0]]}\nw",
     "no run": "TrainingPlayer('nowhere')",
+    "not a number": "Microscope(boxes=torch.full((1, 5), torch.nan))",
+    "own explorer": RULER,
 }
 
 
@@ -76,10 +77,8 @@ class View:
 
     def settle(self) -> None:
         "Wait until every question has its answer, and the answer is drawn."
-        script = """n => { const d = document.querySelectorAll('.atss-explorer canvas.scene')[n].dataset;
-            return d.asked === d.answers || +d.answers >= +d.asked }"""
-        self.page.wait_for_function(script, arg=self.number, timeout=20_000)
-        self.page.wait_for_timeout(120)
+        script = "n => document.querySelectorAll('.atss-explorer canvas.scene')[n].dataset.busy === ''"
+        self.page.wait_for_function(script, arg=self.number, timeout=30_000)
 
     def place(self, x: float, y: float) -> tuple[float, float]:
         "A point of the scene on the page."
@@ -123,9 +122,12 @@ def opened(tmp_path_factory):
 
 @pytest.fixture
 def view(opened, request):
-    view = View(opened[0], [*KINDS, *BAD].index(request.param))
+    "One of them; afterwards, nothing may have complained in the console or left the machine."
+    page, watch = opened
+    view = View(page, [*KINDS, *BAD].index(request.param))
     view.settle()
-    return view
+    yield view
+    assert (watch.complaints, watch.foreign) == ([], [])
 
 
 def on(name: str):
@@ -139,7 +141,7 @@ def middle(box: torch.Tensor) -> tuple[float, float]:
     ) * float(box[4].sin())
 
 
-@on("ATSS microscope")
+@on("microscope")
 def test_the_microscope_is_dragged_and_shows_what_python_says(view):
     before = view.boxes
     view.drag((float(before[3, 0]) + 35, float(before[3, 1]) + 41), 60, -25)
@@ -155,7 +157,7 @@ def test_the_microscope_is_dragged_and_shows_what_python_says(view):
     assert [r.split()[-1] for r in rows] == [f"{t:.3f}" for t in found.threshold]
 
 
-@on("ATSS microscope")
+@on("microscope")
 def test_a_candidate_tells_its_numbers(view):
     view.page.evaluate("() => null")
     g, found = int(view.data("selected")), ATSS().explain(AnchorGrid()((512, 512)), view.boxes)
@@ -174,7 +176,7 @@ def test_a_candidate_tells_its_numbers(view):
     assert view.root.locator(".card").count() == 0
 
 
-@on("ATSS microscope")
+@on("microscope")
 def test_everything_by_keyboard_and_undone(view):
     before, g = view.boxes, int(view.data("selected"))
     view.keys("ArrowRight", "Shift+ArrowDown", "]", "Alt+ArrowUp")
@@ -190,7 +192,7 @@ def test_everything_by_keyboard_and_undone(view):
     assert int(view.data("selected")) == (g + 1) % len(before)
 
 
-@on("ATSS microscope")
+@on("microscope")
 def test_stretched_and_turned_by_its_handles(view):
     view.keys("n")
     g = int(view.data("selected"))
@@ -212,14 +214,16 @@ def test_stretched_and_turned_by_its_handles(view):
     view.keys("Control+z", "Control+z")
 
 
-@on("ATSS microscope")
+@on("microscope")
 def test_the_rule_is_switched_and_the_scene_copied(view):
     view.page.get_by_role("button", name="MaxIoU").click()
     view.page.wait_for_function(
         "() => document.querySelector('.atss-explorer .panel').innerText.includes('0.500')"
     )
     view.page.get_by_role("button", name="ATSS", exact=True).click()
-    view.page.wait_for_timeout(500)
+    view.page.wait_for_function(
+        "() => !document.querySelector('.atss-explorer .panel').innerText.includes('0.500')"
+    )
     view.root.get_by_role("button", name="Copy as Python").click()
     code = view.root.get_attribute("data-copied")
     space = {}
@@ -228,7 +232,7 @@ def test_the_rule_is_switched_and_the_scene_copied(view):
     assert view.text("[data-value=positives]") == f"{positives} positives"
 
 
-@on("overlap walk")
+@on("walk")
 def test_the_walk_adds_up(view):
     view.drag(middle(view.boxes[0]), 25, 15)
     answer = OverlapWalk(view.boxes).answer
@@ -241,7 +245,7 @@ def test_the_walk_adds_up(view):
     assert float(view.text("[data-value=g04]")) == pytest.approx(answer["gradient"][0][4], abs=6e-6)
 
 
-@on("angle dial")
+@on("dial")
 def test_the_dial_names_the_box(view):
     box = view.boxes[0]
     view.drag(middle(box), 10, -20)
@@ -259,7 +263,7 @@ def test_the_dial_names_the_box(view):
     assert "turned by 21" not in view.root.inner_text()
 
 
-@on("anchor tiling")
+@on("tiling")
 def test_the_tiling_fits(view):
     view.drag(middle(view.boxes[0]), 30, 20)
     answer = AnchorTiling(view.boxes[0]).answer
@@ -268,7 +272,7 @@ def test_the_tiling_fits(view):
         assert view.text(f"[data-best='{i}']") == f"{level['best']:.3f}"
 
 
-@on("box coder")
+@on("coder")
 def test_the_coder_says_the_deltas(view):
     view.drag(middle(view.boxes[1]), 20, 30)
     answer = BoxCoder(view.boxes).answer
@@ -281,7 +285,7 @@ def test_the_coder_says_the_deltas(view):
     assert "Python says" not in view.text(".status")
 
 
-@on("suppression")
+@on("nms")
 def test_suppression_explains_itself(view):
     view.drag(middle(view.boxes[5]), 60, -90)
     view.keys("+", "+")
@@ -294,15 +298,15 @@ def test_suppression_explains_itself(view):
         assert view.text(f"[data-verdict='{i}']") == said
 
 
-@on("precision and recall")
+@on("curve")
 def test_average_precision_follows_the_boxes(view):
     before = view.text("[data-value=ap]")
-    view.drag(middle(view.boxes[5]), 0, -20)
+    view.drag(middle(view.boxes[7]), 0, -20)
     answer = PrecisionRecall(view.boxes[:3], view.boxes[3:]).answer
     assert view.text("[data-value=ap]") == f"{answer['ap']:.3f}" != before
 
 
-@on("training player")
+@on("player")
 def test_the_player_moves_in_time(view):
     player = TrainingPlayer(view.page.folder / "run")
     view.keys("End")
@@ -321,9 +325,10 @@ def test_the_player_moves_in_time(view):
     "view, reason",
     [
         ("no picture", "cannot be read"),
-        ("no boxes", "expected boxes of 5 numbers"),
+        ("no boxes", "object 1: expected 5 finite numbers"),
         ("no area", "object 1 has no area"),
         ("no run", "recorded no image"),
+        ("not a number", "object 1: expected 5 finite numbers"),
     ],
     indirect=["view"],
 )
@@ -332,14 +337,46 @@ def test_bad_state_shows_its_reason(view, reason):
     assert int(view.data("draws")) > 0
 
 
-@on("no boxes")
-def test_python_mends_it(view):
-    view.root.get_by_role("button", name="Add").click()
-    view.settle()
-    assert view.root.is_visible()
+@on("own explorer")
+def test_a_page_of_code_is_an_explorer(view):
+    assert view.text(".panel") == "50.0 px"
+    view.drag((130, 140), -30, 0)
+    far = (view.boxes[0, :2] - view.boxes[1, :2]).norm().item()
+    assert float(view.text(".panel").split()[0]) == pytest.approx(far, abs=0.06)
+    view.keys("Control+z")
 
 
-@on("ATSS microscope")
+@on("no area")
+def test_a_box_grows_back_from_nothing(view):
+    view.keys("Shift+Alt+ArrowRight", "Shift+Alt+ArrowDown", "Alt+ArrowRight")
+    assert view.boxes[0, 2:4].tolist() == [10, 10]
+    assert "object 1" not in view.text(".status")
+    view.keys(*["Control+z"] * 3)
+
+
+@on("no picture")
+def test_an_image_of_ones_own_and_a_broken_one(view, tmp_path):
+    Image.new("RGB", (300, 200)).save(tmp_path / "mine.png")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    upload = view.page.locator("input[type=file]").nth(1)
+    upload.set_input_files(tmp_path / "mine.png")
+    view.page.wait_for_function(
+        "n => Math.abs(document.querySelectorAll('.atss-explorer canvas.scene')[n].clientWidth / document.querySelectorAll('.atss-explorer canvas.scene')[n].clientHeight - 1.5) < 0.1",
+        arg=view.number,
+    )
+    view.keys("a")
+    assert view.boxes[0, :2].tolist() == [150, 100]
+    found = ATSS()(AnchorGrid()((200, 300)), view.boxes).gt_index
+    assert view.text("[data-value=positives]") == f"{int((found >= 0).sum())} positives"
+    upload.set_input_files(tmp_path / "broken.png")
+    view.page.wait_for_function(
+        "n => document.querySelectorAll('.atss-explorer .status')[n].innerText.includes('cannot be read')",
+        arg=view.number,
+    )
+    view.keys("Delete")
+
+
+@on("microscope")
 def test_sharp_and_dark(view):
     size = view.canvas.evaluate("c => [c.width, c.clientWidth, devicePixelRatio]")
     assert size[2] == 2 and abs(size[0] - 2 * size[1]) <= 2
@@ -347,7 +384,7 @@ def test_sharp_and_dark(view):
     assert max(map(int, ground.removeprefix("rgb(").removesuffix(")").split(","))) < 60
 
 
-@on("ATSS microscope")
+@on("microscope")
 def test_answers_come_in_order_while_dragging(view):
     script = """async n => {
         const c = document.querySelectorAll('.atss-explorer canvas.scene')[n], r = c.getBoundingClientRect(), seen = [];
@@ -364,12 +401,6 @@ def test_answers_come_in_order_while_dragging(view):
     seen = view.page.evaluate(script, view.number)
     assert len(seen) > 3 and seen == sorted(seen)
     view.keys("Control+z")
-
-
-def test_nothing_complained_and_nothing_left_the_machine(opened):
-    page, watch = opened
-    assert watch.complaints == []
-    assert watch.foreign == []
 
 
 def test_atss_explore_opens_on_the_microscope(tmp_path):

@@ -66,7 +66,7 @@ def detector(name: str, **changes) -> torch.nn.Module:
 @by_detector
 def test_learns_four_images_by_heart(name):
     model, (images, targets) = detector(name), batch(0, 1, 2, 3)
-    steps = 80 if "two" in name else 60
+    steps = 60 if name in ("atss", "paper head", "points") else 80
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.15)
     totals = []
@@ -285,6 +285,8 @@ def test_bad_images_are_named(model):
         ("atss_preset", "papers", "expected one of paper"),
         ("angle", "le_90", "did you mean le90"),
         ("strides", (4, 8, 32), "expected doubling strides"),
+        ("frozen_stages", 1, "frozen_stages=1: expected one of None"),
+        ("norm_eval", True, "norm_eval=True: expected one of None"),
         ("weights", "imagenet", "weights='imagenet': expected one of None"),
     ],
 )
@@ -313,3 +315,30 @@ def test_borrowed_weights_freeze_the_early_layers():
     assert all(p.grad is None for part in (body.stem, body.stages[0]) for p in part.parameters())
     assert body.stages[1][0].conv1.weight.grad.abs().sum() > 0
     assert not any(m.training for m in body.modules() if isinstance(m, torch.nn.BatchNorm2d))
+
+
+@pytest.mark.parametrize("frozen", [0, 2])
+@pytest.mark.parametrize("norm_eval", [False, True])
+def test_a_configuration_chooses_what_is_kept(frozen, norm_eval):
+    changes = {"frozen_stages": frozen, "norm_eval": norm_eval, "channels": 32}
+    body = build_model(ModelConfig.resnet(18, **changes), 2, pretrained=False).train().backbone.body
+    learns = [next(part.parameters()).requires_grad for part in (body.stem, *body.stages)]
+    assert learns == [frozen == 0, frozen == 0, frozen == 0, True, True]
+    assert any(m.training for m in body.modules() if isinstance(m, torch.nn.BatchNorm2d)) != norm_eval
+
+
+@pytest.mark.parametrize("oriented", [False, True])
+@pytest.mark.parametrize("class_agnostic", [False, True])
+@pytest.mark.parametrize("assigner", ["max_iou", "atss"])
+def test_every_kind_of_two_stages(oriented, class_agnostic, assigner):
+    "Proposals by either rule, upright or turned; a box for all classes, or one for each."
+    stage = SecondStage(**STAGE, oriented=oriented, class_agnostic=class_agnostic)
+    changes = {"assigner": assigner, "max_iou": (0.7, 0.3, 0.3), "score_threshold": 0.01}
+    model, (images, targets) = detector("two stages", second_stage=stage, **changes), batch(0)
+    losses = model(images, targets)
+    assert set(losses) == {"objectness", "proposal", "classification", "box"}
+    assert all(value.isfinite() and value > 0 for value in losses.values())
+    assert model.head.box_fc.out_features == (1 if class_agnostic else 2) * 5
+    proposals = model.first_look(images)[2][0]
+    assert (proposals[:, 4] % (math.pi / 2) == 0).all() != oriented
+    assert len(model.eval()(images)[0]["boxes"]) > 0

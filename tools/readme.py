@@ -28,7 +28,7 @@ def cell_text(cell: dict) -> list[str]:
     if any(flag.split()[1] == "hide" for flag in flags) or not code.strip():
         return []
     if cell["cell_type"] == "markdown":
-        return [re.sub(r"\]\((?!\w+:|#)", "](nbs/", code) + "\n"]
+        return [re.sub(r"\]\((?!\w+:|#)(\.\./)?", lambda link: "](" if link[1] else "](nbs/", code) + "\n"]
     shown = [] if any("echo: false" in flag for flag in flags) else [f"```python\n{code}\n```\n"]
     return shown + [text for output in cell["outputs"] if (text := output_text(output))]
 

@@ -77,30 +77,32 @@ def read_dataset(
     names = {name for one in images if one.annotation for name in one.annotation.classes}
     return LabelledSet(format, images, tuple(order or classes or sorted(names)))
 
+# %% ../../nbs/4_data/15_convert.ipynb #10b7e9c8
+def _count_lost(a: Annotation, form: Format) -> Counter:
+    "How many difficulties, bows and scores the format has no place for."
+    level = "difficulty" if form.difficult == 0 else f"difficulty above {form.difficult}"
+    lost = Counter({level: int((a.difficult > form.difficult).sum())})
+    if a.heads is not None and not form.heads:
+        lost["foremost point"] = int(np.isfinite(a.heads).all(1).sum())
+    if a.scores is not None and not form.scores:
+        lost["score"] = int(np.isfinite(a.scores).sum())
+    return lost
+
 # %% ../../nbs/4_data/15_convert.ipynb #710048a7
 def fit_to(
     annotation: Annotation,
     form: Format,
 ) -> tuple[Annotation, Counter]:  # what the format can hold; how often each thing was lost
     "Reduce an annotation to what a format can hold."
-    a, lost = annotation, Counter()
-    lost["difficulty" if form.difficult == 0 else f"difficulty above {form.difficult}"] = int(
-        (a.difficult > form.difficult).sum()
-    )
-    heads = None if a.heads is None or form.heads else np.isfinite(a.heads).all(1).sum()
-    scores = None if a.scores is None or form.scores else np.isfinite(a.scores).sum()
-    lost.update({"foremost point": int(heads or 0), "score": int(scores or 0)})
-    meta = _keep(a.meta, form.meta, "header entry", lost)
-    attributes = [_keep(one, form.attributes, "attribute", lost) for one in a.attributes]
-    kept = {"heads": a.heads if form.heads else None, "scores": a.scores if form.scores else None}
-    difficult = np.minimum(a.difficult, form.difficult)
+    a, lost = annotation, _count_lost(annotation, form)
     fitted = replace(
         a,
         polys=_shapes(a.polys, form.shape, lost),
-        difficult=difficult,
-        meta=meta,
-        attributes=attributes,
-        **kept,
+        difficult=np.minimum(a.difficult, form.difficult),
+        meta=_keep(a.meta, form.meta, "header entry", lost),
+        attributes=[_keep(one, form.attributes, "attribute", lost) for one in a.attributes],
+        scores=a.scores if form.scores else None,
+        heads=a.heads if form.heads else None,
     )
     return fitted, +lost  # without zeros
 
@@ -123,24 +125,24 @@ def _shapes(polys: np.ndarray, shape: str, lost: Counter) -> np.ndarray:
         )
     return polys  # the writers take the box
 
-# %% ../../nbs/4_data/15_convert.ipynb #eebecb84
-def _check_names(data: LabelledSet, name: str) -> None:
+# %% ../../nbs/4_data/15_convert.ipynb #6739a981
+def _fits(name: str, allowed: re.Pattern | Collection[str] | None) -> bool:
+    "Whether a class may have this name."
+    if isinstance(allowed, re.Pattern):
+        return bool(allowed.fullmatch(name))
+    return allowed is None or name in allowed
+
+# %% ../../nbs/4_data/15_convert.ipynb #773aa0f4
+def _check_names(data: LabelledSet, format: str) -> None:
     "Every class must have a name that the format can hold."
-    allowed = find_format(name).names
+    allowed = find_format(format).names
+    fixed = not isinstance(allowed, re.Pattern)
+    expected = f"one of {', '.join(allowed or ())}" if fixed else "names without spaces"
     for one in data.images:
-        for kind in set(one.annotation.classes if one.annotation else ()):
-            fits = allowed is None or (
-                allowed.fullmatch(kind) if isinstance(allowed, re.Pattern) else kind in allowed
-            )
-            if not fits:
-                what = (
-                    "names without spaces"
-                    if isinstance(allowed, re.Pattern)
-                    else f"one of {', '.join(allowed)}"
-                )
-                raise ValueError(
-                    f"{one.label}: {name} cannot hold the class {kind!r}; expected {what} (rename it)"
-                )
+        for name in set(one.annotation.classes if one.annotation else ()):
+            if not _fits(name, allowed):
+                problem = f"{format} cannot hold the class {name!r}; expected {expected} (rename it)"
+                raise ValueError(f"{one.label}: {problem}")
 
 # %% ../../nbs/4_data/15_convert.ipynb #bd266712
 def _prepare(one: LabelledImage, form: Format, lost: Counter) -> LabelledImage:
@@ -151,12 +153,8 @@ def _prepare(one: LabelledImage, form: Format, lost: Counter) -> LabelledImage:
     annotation, gone = fit_to(one.annotation, form)
     lost.update(gone)
     if one.image is not None:
-        meta = (
-            {**annotation.meta, "imagePath": one.image.name}
-            if form is FORMATS["labelme"]
-            else annotation.meta
-        )
-        annotation = replace(annotation, size=image_size(one.image), meta=meta)
+        path = {"imagePath": one.image.name} if form is FORMATS["labelme"] else {}
+        annotation = replace(annotation, size=image_size(one.image), meta=annotation.meta | path)
     if not form.lists and not len(annotation):
         lost["image without detections"] += 1
     return replace(one, annotation=annotation)
@@ -169,6 +167,13 @@ def _put_image(one: LabelledImage, target: Path, how: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     (os.link if how == "link" else shutil.copyfile)(one.image, target)
 
+# %% ../../nbs/4_data/15_convert.ipynb #21e4765b
+def _check_target(dst: Path, images: str) -> None:
+    if images not in ("copy", "link", "none"):
+        raise ValueError(f"images: expected copy, link or none, got {images!r}")
+    if dst.exists() and (not dst.is_dir() or any(dst.iterdir())):
+        raise FileExistsError(f"{dst}: expected a new or empty folder; {listing(dst)}")
+
 # %% ../../nbs/4_data/15_convert.ipynb #e1c4d253
 def write_dataset(
     format: str,  # a name in FORMATS
@@ -178,10 +183,7 @@ def write_dataset(
 ) -> list[str]:  # what the format could not hold, a line for each kind; warned of, too
     "Write a data set with its images."
     form, dst, lost = find_format(format), Path(dst), Counter()
-    if images not in ("copy", "link", "none"):
-        raise ValueError(f"images: expected copy, link or none, got {images!r}")
-    if dst.exists() and (not dst.is_dir() or any(dst.iterdir())):
-        raise FileExistsError(f"{dst}: expected a new or empty folder; {listing(dst)}")
+    _check_target(dst, images)
     _check_names(data, format)
     ready = [_prepare(one, form, lost) for one in data.images]
     dst.mkdir(parents=True, exist_ok=True)
@@ -189,9 +191,8 @@ def write_dataset(
     for one in ready:
         if one.image is not None and images != "none":
             _put_image(one, dst / form.place(one, "image"), images)
-    lines = [
-        f"{what}: {count} lost, {format} has no place for it" for what, count in sorted(lost.items()) if count
-    ]
+    gone = sorted((what, count) for what, count in lost.items() if count)
+    lines = [f"{what}: {count} lost, {format} has no place for it" for what, count in gone]
     if lines:
         warnings.warn(summary(f"{dst}, not everything could be kept", lines), stacklevel=2)
     return lines

@@ -8,6 +8,7 @@ __all__ = ['Report', 'Picture', 'look', 'check_objects', 'examine']
 # %% ../../nbs/4_data/15_doctor.ipynb #2190709a
 import hashlib
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -63,17 +64,11 @@ def _table(rows: dict[str, dict[str, int]]) -> str:
     "Names and numbers in columns."
     if not rows:
         return ""
-    keys, width = list(next(iter(rows.values()))), max(9, *map(len, rows)) + 2
-    head = " " * width + "".join(f"{key:>12}" for key in keys)
-    return "\n".join(
-        [
-            head,
-            *(
-                f"{name or '(all)':{width}}" + "".join(f"{row[k]:12,}" for k in keys)
-                for name, row in rows.items()
-            ),
-        ]
-    )
+    width = max(9, *map(len, rows)) + 2
+    lines = [" " * width + "".join(f"{key:>12}" for key in next(iter(rows.values())))]
+    for name, row in rows.items():
+        lines.append(f"{name or '(all)':{width}}" + "".join(f"{count:12,}" for count in row.values()))
+    return "\n".join(lines)
 
 # %% ../../nbs/4_data/15_doctor.ipynb #cc5de543
 _GIANT = 179_000_000  # pixels
@@ -142,87 +137,101 @@ def check_objects(
     a = one.annotation
     boxes = poly2obb(torch.from_numpy(a.polys), "le90")
     masks = _masks(a.polys, size)
-    thin = (boxes[:, 2:4].amin(1) < 1).numpy()
-    masks["warnings", "side under a pixel"] = thin & ~np.logical_or.reduce(
-        [m for (s, _), m in masks.items() if s == "errors"]
-    )
+    broken = np.logical_or.reduce([m for (severity, _), m in masks.items() if severity == "errors"])
+    masks["warnings", "side under a pixel"] = (boxes[:, 2:4].amin(1) < 1).numpy() & ~broken
     masks["warnings", "same object twice"] = _copies(a, boxes)
     for (severity, kind), mask in masks.items():
         for i in np.flatnonzero(mask):
             x, y = a.polys[i].mean(0)
             yield severity, kind, f"{one.label}, object {i + 1}: {a.classes[i]} at ({x:.0f}, {y:.0f})"
     if a.size is not None and size is not None and tuple(a.size) != tuple(size):
-        yield (
-            "errors",
-            "label of another image size",
-            f"{one.label}: says {a.size}, {one.image.name} is {size}",
-        )
+        where = f"{one.label}: says {a.size}, {one.image.name} is {size}"
+        yield "errors", "label of another image size", where
 
-# %% ../../nbs/4_data/15_doctor.ipynb #07866e3a
-def _check_set(data: LabelledSet, pictures: dict[Path, Picture]) -> Iterator[tuple[str, str, str]]:
-    "What is wrong with the data set as a whole."
-    twins = defaultdict(list)
+# %% ../../nbs/4_data/15_doctor.ipynb #2930f42f
+def _twins(
+    data: LabelledSet, pictures: dict[Path, Picture]
+) -> Iterator[tuple[str, str, str]]:  # severity, kind, where
+    "Photographs that are there more than once."
+    groups = defaultdict(list)
     for one in data.images:
         if one.image in pictures and pictures[one.image].digest:
-            twins[pictures[one.image].digest].append(one)
-    for group in (group for group in twins.values() if len(group) > 1):
+            groups[pictures[one.image].digest].append(one)
+    for group in (group for group in groups.values() if len(group) > 1):
         leak = len({one.split for one in group}) > 1
         kind = ("errors", "same image in two splits") if leak else ("warnings", "same image twice")
         yield *kind, " = ".join(str(one.image) for one in group)
+
+# %% ../../nbs/4_data/15_doctor.ipynb #7e3000ed
+def _odd_names(data: LabelledSet) -> Iterator[tuple[str, str, str]]:  # severity, kind, where
+    "Classes in two spellings, and classes that are tested but never trained."
     names = {one.split: set() for one in data.images}
     for one in data.images:
         names[one.split] |= set(one.annotation.classes if one.annotation else ())
     spelled = Counter(name.lower() for name in set().union(*names.values()))
     yield from (("warnings", "two spellings", name) for name, n in spelled.items() if n > 1)
     trained = names.get("train", names.get("trainval"))
-    for split in names.keys() & {"val", "test"} if trained else ():
-        yield from (
-            ("warnings", "class never trained", f"{name}, in {split}")
-            for name in sorted(names[split] - trained)
-        )
-    polys = np.concatenate(
+    for split in sorted(names.keys() & {"val", "test"}) if trained else ():
+        for name in sorted(names[split] - trained):
+            yield "warnings", "class never trained", f"{name}, in {split}"
+
+# %% ../../nbs/4_data/15_doctor.ipynb #c6daa2b3
+def _all_polys(data: LabelledSet) -> np.ndarray:  # (objects, 4, 2)
+    return np.concatenate(
         [np.empty((0, 4, 2)), *(one.annotation.polys for one in data.images if one.annotation)]
     )
+
+# %% ../../nbs/4_data/15_doctor.ipynb #7be43e60
+def _nothing_turned(data: LabelledSet) -> Iterator[tuple[str, str, str]]:  # severity, kind, where
+    "Labels in which hardly any outline is turned."
+    polys = _all_polys(data)
     upright = (abs(polys - np.roll(polys, -1, 1)).min(-1) < 1e-3).all(1)
     if len(polys) and upright.mean() > 0.9:
         yield "warnings", "hardly anything is turned", f"{upright.mean():.0%} of the outlines are upright"
 
-# %% ../../nbs/4_data/15_doctor.ipynb #e8e826d9
-def _count(report: Report, data: LabelledSet, sizes: list[tuple[int, int]]) -> None:
-    "Numbers of images, objects, classes and sizes."
+# %% ../../nbs/4_data/15_doctor.ipynb #768a3154
+def _count_splits(data: LabelledSet) -> dict[str, dict[str, int]]:
+    rows = {}
     for one in data.images:
-        row = report.splits.setdefault(
-            one.split, dict.fromkeys(("images", "unlabelled", "empty", "objects"), 0)
-        )
+        row = rows.setdefault(one.split, dict.fromkeys(("images", "unlabelled", "empty", "objects"), 0))
         objects = None if one.annotation is None else len(one.annotation)
         row["images"] += 1
         row["unlabelled"] += objects is None
         row["empty"] += objects == 0
         row["objects"] += objects or 0
-    known = [one.annotation for one in data.images if one.annotation is not None]
-    for name in (*data.classes, *sorted({n for a in known for n in a.classes} - set(data.classes))):
-        hard = sum(
-            sum(d > 0 for n, d in zip(a.classes, a.difficult, strict=True) if n == name) for a in known
-        )
-        report.classes[name] = {
-            "objects": sum(a.classes.count(name) for a in known),
-            "difficult": int(hard),
-            "images": sum(name in a.classes for a in known),
-        }
-    if sizes:
-        ordered = sorted(sizes, key=lambda size: size[0] * size[1])
-        report.image_size = {
-            "smallest": list(ordered[0]),
-            "median": list(ordered[len(ordered) // 2]),
-            "largest": list(ordered[-1]),
-        }
-    polys = np.concatenate([np.empty((0, 4, 2)), *(a.polys for a in known)])
-    if len(polys):
-        sides = poly2obb(torch.from_numpy(polys), "le90")[:, 2:4].numpy()
-        report.object_size = {
-            name: np.percentile(sides[:, i], (5, 25, 50, 75, 95)).round(1).tolist()
-            for i, name in enumerate(("longer", "shorter"))
-        }
+    return rows
+
+# %% ../../nbs/4_data/15_doctor.ipynb #95144cac
+def _count_classes(data: LabelledSet) -> dict[str, dict[str, int]]:
+    rows = {name: {"objects": 0, "difficult": 0, "images": 0} for name in data.classes}
+    for a in (one.annotation for one in data.images if one.annotation):
+        for name, level in zip(a.classes, a.difficult, strict=True):
+            rows[name]["objects"] += 1
+            rows[name]["difficult"] += int(level > 0)
+        for name in set(a.classes):
+            rows[name]["images"] += 1
+    return rows
+
+# %% ../../nbs/4_data/15_doctor.ipynb #b8b910c6
+def _image_sizes(sizes: list[tuple[int, int]]) -> dict[str, list[int]]:  # H, W [px]
+    ordered = sorted(sizes, key=math.prod)
+    chosen = {"smallest": 0, "median": len(ordered) // 2, "largest": -1}
+    return {name: list(ordered[i]) for name, i in chosen.items()} if ordered else {}
+
+# %% ../../nbs/4_data/15_doctor.ipynb #fcdaf923
+def _object_sizes(data: LabelledSet) -> dict[str, list[float]]:  # percentiles 5, 25, 50, 75, 95 [px]
+    sides = poly2obb(torch.from_numpy(_all_polys(data)), "le90")[:, 2:4].numpy()
+    names = ("longer", "shorter") if len(sides) else ()
+    return {
+        name: np.percentile(sides[:, i], (5, 25, 50, 75, 95)).round(1).tolist()
+        for i, name in enumerate(names)
+    }
+
+# %% ../../nbs/4_data/15_doctor.ipynb #c622987d
+def _look_at_all(paths: list[Path], decode: bool, workers: int, progress: bool) -> dict[Path, Picture]:
+    with ThreadPoolExecutor(workers) as pool:
+        seen = pool.map(lambda path: look(path, decode), paths)
+        return dict(zip(paths, tqdm(seen, "looking", len(paths), disable=not progress), strict=True))
 
 # %% ../../nbs/4_data/15_doctor.ipynb #c5a21fb9
 def examine(
@@ -236,18 +245,21 @@ def examine(
     "Look at everything in a data set."
     problems = []
     data = read_dataset(format, src, classes, problems)
-    report, paths = Report(str(src), data.format), [one.image for one in data.images if one.image is not None]
-    with ThreadPoolExecutor(workers) as pool:
-        seen = pool.map(lambda path: look(path, decode), paths)
-        pictures = dict(zip(paths, tqdm(seen, "looking", len(paths), disable=not progress), strict=True))
+    pictures = _look_at_all([one.image for one in data.images if one.image], decode, workers, progress)
     findings = [("errors", "cannot be read", p.error) for p in pictures.values() if p.error]
     known = {p.error for p in pictures.values()}
     findings += [("errors", "labels and pairs", text) for text in problems if text not in known]
     for one in (one for one in data.images if one.annotation is not None):
-        findings += check_objects(
-            one, pictures[one.image].size if one.image in pictures else one.annotation.size
-        )
-    for severity, kind, where in [*findings, *_check_set(data, pictures)]:
+        size = pictures[one.image].size if one.image in pictures else one.annotation.size
+        findings += check_objects(one, size)
+    sizes = [p.size for p in pictures.values() if p.size]
+    numbers = (_count_splits(data), _image_sizes(sizes), _object_sizes(data), _count_classes(data))
+    report = Report(str(src), data.format, *numbers)
+    for severity, kind, where in (
+        *findings,
+        *_twins(data, pictures),
+        *_odd_names(data),
+        *_nothing_turned(data),
+    ):
         getattr(report, severity).setdefault(kind, []).append(where)
-    _count(report, data, [p.size for p in pictures.values() if p.size])
     return report

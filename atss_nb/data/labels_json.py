@@ -119,6 +119,12 @@ def _labelme_object(path: Path, place: str, shape: dict, classes: Collection[str
     hard = bool(flags.get("difficult") or shape.get("difficult"))
     return {"name": name, "poly": poly, "difficult": int(hard), "attributes": attributes}
 
+# %% ../../nbs/4_data/15_json.ipynb #83564191
+def _labelme_size(path: Path, root: dict) -> tuple[int, int] | None:  # H, W [px]
+    "The image's size, where the file says it."
+    keys = ("imageHeight", "imageWidth")
+    return tuple(member(path, "", root, key, int) for key in keys) if all(root.get(k) for k in keys) else None
+
 # %% ../../nbs/4_data/15_json.ipynb #b6663ea5
 def read_labelme(
     path: str | Path,
@@ -132,17 +138,11 @@ def read_labelme(
     for i, shape in enumerate(member(path, "", root, "shapes", list)):
         with collecting(problems):
             objects.append(_labelme_object(path, f"shapes[{i}]", shape, classes))
-    sides = [root.get(f"image{side}") for side in ("Height", "Width")]
-    size = (
-        None
-        if None in sides
-        else tuple(member(path, "", root, f"image{s}", int) for s in ("Height", "Width"))
-    )
     skip = ("shapes", "imageData", "imageHeight", "imageWidth", "flags")
     meta = _texts(root, skip) | _texts(
         {f"flags/{k}": v for k, v in optional(path, "", root, "flags").items()}
     )
-    return from_objects(objects, size=size, meta=meta)
+    return from_objects(objects, size=_labelme_size(path, root), meta=meta)
 
 # %% ../../nbs/4_data/15_json.ipynb #9fa113ef
 def _apart(texts: Mapping[str, str]) -> tuple[dict[str, bool], dict]:  # flags, the rest
@@ -153,27 +153,28 @@ def _apart(texts: Mapping[str, str]) -> tuple[dict[str, bool], dict]:  # flags, 
         rest["group_id"] = int(rest["group_id"])
     return flags, rest
 
+# %% ../../nbs/4_data/15_json.ipynb #624d785b
+def _labelme_shape(one: dict) -> dict:
+    "An object as labelme writes it."
+    flags, rest = _apart(one["attributes"])
+    flags |= {"difficult": True} if one["difficult"] else {}
+    fixed = {"label": one["name"], "points": _finite(one["poly"]), "shape_type": "polygon", "flags": flags}
+    return {"group_id": None, **rest, **fixed}
+
 # %% ../../nbs/4_data/15_json.ipynb #e1665537
 def write_labelme(
     path: str | Path,  # replaced as a whole, or not at all
     annotation: Annotation,  # difficulties 0 or 1; meta["imagePath"] names the image beside the file
 ) -> None:
     "Write a label file of labelme."
-    shapes = []
-    for one in to_objects(annotation):
-        flags, rest = _apart(one["attributes"])
-        if one["difficult"]:
-            flags["difficult"] = True
-        points = {
-            "label": one["name"],
-            "points": _finite(one["poly"]),
-            "shape_type": "polygon",
-            "flags": flags,
-        }
-        shapes.append({"group_id": None, **rest, **points})
     flags, rest = _apart(annotation.meta)
     h, w = annotation.size or (None, None)
-    rest = {"version": "5.5.0", **rest, "flags": flags, "shapes": shapes}
+    rest = {
+        "version": "5.5.0",
+        **rest,
+        "flags": flags,
+        "shapes": [_labelme_shape(one) for one in to_objects(annotation)],
+    }
     _write_json(Path(path), {**rest, "imageData": None, "imageHeight": h, "imageWidth": w}, indent=2)
 
 # %% ../../nbs/4_data/15_json.ipynb #694913e4
@@ -256,16 +257,12 @@ def read_coco(
     for i, one in enumerate(member(path, "", root, "annotations", list)):
         with collecting(problems):
             place = f"annotations[{i}]"
-            image, kind = (
-                _tie(path, place, one, "image_id", images),
-                _tie(path, place, one, "category_id", names),
-            )
+            image = _tie(path, place, one, "image_id", images)
+            kind = _tie(path, place, one, "category_id", names)
             check_name(path, place, kind["name"], classes)
             objects[image["id"]].append(_coco_object(path, place, one, kind["name"], boxes))
-    found = {
-        one["file_name"]: _coco_image(path, i, one, objects[one["id"]])
-        for i, one in enumerate(images.values())
-    }
+    pages = (_coco_image(path, i, one, objects[one["id"]]) for i, one in enumerate(images.values()))
+    found = dict(zip((one["file_name"] for one in images.values()), pages, strict=True))
     return found, tuple(names[number]["name"] for number in sorted(names))
 
 # %% ../../nbs/4_data/15_json.ipynb #2d3153b8

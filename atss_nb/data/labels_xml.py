@@ -242,13 +242,13 @@ def _rolabelimg_texts(poly: np.ndarray) -> dict[str, float]:
     box = rectangle(poly)[0]
     return dict(zip(_ROBOX, [*box[:4].round(9).tolist(), round(box[4] % math.pi, 9)], strict=True))
 
-# %% ../../nbs/4_data/15_xml_labels.ipynb #6b833187
+# %% ../../nbs/4_data/15_xml_labels.ipynb #3feacb0e
 def _any_name(path: Path, node: Node) -> str:
     if not node.text:
         raise wrong(path, node.line, node.text, "the name of a class")
     return node.text
 
-
+# %% ../../nbs/4_data/15_xml_labels.ipynb #ea42798b
 def read_rolabelimg(
     path: str | Path,
     classes: Collection[str] | None = None,  # the names allowed, None for any
@@ -257,7 +257,7 @@ def read_rolabelimg(
     "Read a label file of roLabelImg, with turned and upright boxes."
     return _read_voc(Path(path), classes, problems, _rolabelimg_box, _any_name)
 
-
+# %% ../../nbs/4_data/15_xml_labels.ipynb #6718c079
 def write_rolabelimg(
     path: str | Path,  # replaced as a whole, or not at all
     annotation: Annotation,  # of outlines that are no rectangles, the smallest box around is written

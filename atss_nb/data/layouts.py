@@ -35,6 +35,8 @@ from atss_nb.data.formats import (
     to_objects,
     write_dota,
 )
+
+# %% ../../nbs/4_data/15_layouts.ipynb #12b0d596
 from .labels_json import read_coco, read_labelme, write_coco, write_labelme
 from atss_nb.data.labels_xml import (
     DIOR_CLASSES,
@@ -83,6 +85,14 @@ def _load_each(root: Path, classes, problems: list[str], find: Callable, read: C
                 one.annotation = read(one.label, classes, problems)
     return images, None
 
+# %% ../../nbs/4_data/15_layouts.ipynb #172dbebd
+def _write_lists(folder: Path, images: Sequence[LabelledImage]) -> None:
+    "A text file for each split that names its images."
+    for split in sorted({one.split for one in images} - {""}):
+        folder.mkdir(parents=True, exist_ok=True)
+        names = "".join(f"{one.name}\n" for one in images if one.split == split)
+        (folder / f"{split}.txt").write_text(names, encoding="utf-8")
+
 # %% ../../nbs/4_data/15_layouts.ipynb #8b96f16c
 def _save_each(
     root: Path, images: Sequence[LabelledImage], classes, label: str, write: Callable, lists: str = ""
@@ -92,10 +102,8 @@ def _save_each(
         path.parent.mkdir(parents=True, exist_ok=True)
         if one.annotation is not None:
             write(path, one.annotation)
-    for split in sorted({one.split for one in images} - {""} if lists else ()):
-        (root / lists).mkdir(parents=True, exist_ok=True)
-        names = "".join(f"{one.name}\n" for one in images if one.split == split)
-        (root / lists / f"{split}.txt").write_text(names, encoding="utf-8")
+    if lists:
+        _write_lists(root / lists, images)
 
 # %% ../../nbs/4_data/15_layouts.ipynb #feb8f586
 def _each(looks, find, read, write, image: str, label: str, lists: str = "", **holds) -> Format:
@@ -105,7 +113,7 @@ def _each(looks, find, read, write, image: str, label: str, lists: str = "", **h
         looks, load, partial(_save_each, label=label, write=write, lists=lists), image, label, **holds
     )
 
-
+# %% ../../nbs/4_data/15_layouts.ipynb #0b8fe923
 def _any(pattern: str) -> Callable[[Path], bool]:
     "Whether something of this pattern is there, in the folder or in that of a split."
     return lambda root: any(
@@ -118,6 +126,7 @@ _NO_SPACES = re.compile(r"\S+")
 _FULL = re.compile(".+", re.DOTALL)
 _XML = {"meta": XML_KEY, "attributes": XML_KEY}
 
+# %% ../../nbs/4_data/15_layouts.ipynb #8b50a153
 _DOTA = _each(
     _any("labelTxt"), by_split, read_dota, write_dota, "{split}/images/{name}", "{split}/labelTxt/{name}.txt",
     meta=_HEADER_KEY, names=_NO_SPACES,
@@ -131,6 +140,8 @@ _find_hrsc = partial(
     labels=[f"{home}Annotations" for home in (_HRSC_HOME, "")],
     lists=["ImageSets", "FullDataSet/ImageSets"],
 )
+
+# %% ../../nbs/4_data/15_layouts.ipynb #808c78c7
 _find_dior = partial(
     by_lists,
     images=["JPEGImages", "JPEGImages-trainval", "JPEGImages-test"],
@@ -153,10 +164,14 @@ _DIOR = _each(
     "JPEGImages/{name}", "Annotations/Oriented Bounding Boxes/{name}.xml", "ImageSets/Main",
     names=DIOR_CLASSES, **_XML,
 )  # fmt: skip
+
+# %% ../../nbs/4_data/15_layouts.ipynb #c6368aa6
 _ROLABELIMG = _each(
     _any("*.xml"), partial(side_by_side, suffix=".xml"), read_rolabelimg, write_rolabelimg,
     "{split}/{name}", "{split}/{name}.xml", shape="rectangle", **_XML,
 )  # fmt: skip
+
+# %% ../../nbs/4_data/15_layouts.ipynb #61b6d201
 _LABELME = _each(
     lambda root: _any("*.json")(root) and not _coco_files(root),
     partial(side_by_side, suffix=".json"), read_labelme, write_labelme,
@@ -207,41 +222,32 @@ def _coco_split(path: Path) -> str:
 def _coco_home(root: Path, path: Path, names: Sequence[str]) -> Path:
     "The folder that most of the images are in."
     split = _coco_split(path)
-    places = [
-        path.parent,
-        root / path.stem.removeprefix("instances_"),
-        root / split,
-        root / "images" / split,
-        root / "images",
-        root,
-    ]
+    own = root / path.stem.removeprefix("instances_")  # such as train2017
+    places = [path.parent, own, root / split, root / "images" / split, root / "images", root]
     return max(places, key=lambda place: sum((place / name).is_file() for name in names[:20]))
+
+# %% ../../nbs/4_data/15_layouts.ipynb #5a7b61b2
+def _lost_partners(path: Path, home: Path, names: Sequence[str]) -> list[str]:
+    "Images that are named and not there, and images that are there and not named."
+    listed = {home / name for name in names}
+    missing = [f"{path}: no image {name} in {home}" for name in names if not (home / name).is_file()]
+    folders = {image.parent for image in listed if image.is_file()}
+    there = sorted(p for f in folders for p in f.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    return missing + [f"{p}: no label, {path.name} does not name it" for p in there if p not in listed]
 
 # %% ../../nbs/4_data/15_layouts.ipynb #32d8e57c
 def _load_coco(root: Path, classes, problems: list[str], boxes: bool):
+    if not _coco_files(root):
+        raise FileNotFoundError(f"{root}: expected annotations/*.json; {listing(root)}")
     images, order = [], {}
     for path in _coco_files(root):
         with collecting(problems):
             found, names = read_coco(path, classes, problems, boxes)
             order |= dict.fromkeys(names)
             home = _coco_home(root, path, list(found))
-            problems += [
-                f"{path}: no image {name} in {home}" for name in found if not (home / name).is_file()
-            ]
-            listed = {home / name for name in found}
-            lost = sorted(
-                p for p in {f.parent for f in listed if f.is_file()} for p in p.iterdir() if p not in listed
-            )
-            problems += [
-                f"{p}: no label, {path.name} does not name it"
-                for p in lost
-                if p.suffix.lower() in IMAGE_SUFFIXES
-            ]
-            images += [
-                LabelledImage(Path(n).stem, _coco_split(path), home / n, path, a) for n, a in found.items()
-            ]
-    if not _coco_files(root):
-        raise FileNotFoundError(f"{root}: expected annotations/*.json; {listing(root)}")
+            problems += _lost_partners(path, home, list(found))
+            split = _coco_split(path)
+            images += [LabelledImage(Path(n).stem, split, home / n, path, a) for n, a in found.items()]
     return images, tuple(order)
 
 # %% ../../nbs/4_data/15_layouts.ipynb #c77c3405
@@ -287,6 +293,12 @@ def _save_task1(root: Path, images: Sequence[LabelledImage], classes: Sequence[s
         with replacing(root / f"Task1_{name}.txt") as draft:
             draft.write_text("".join(found), encoding="utf-8", newline="\n")
 
+# %% ../../nbs/4_data/15_layouts.ipynb #b973758a
+_TASK1 = Format(
+    _any("Task1_*.txt"), _load_task1, _save_task1, "images/{name}",
+    difficult=0, scores=True, names=_NO_SPACES, lists=False,
+)  # fmt: skip
+
 # %% ../../nbs/4_data/15_layouts.ipynb #46f4bc97
 FORMATS = {
     "dota": _DOTA,
@@ -298,14 +310,5 @@ FORMATS = {
     "yolo-obb": _YOLO,
     "rolabelimg": _ROLABELIMG,
     "labelme": _LABELME,
-    "task1": Format(
-        _any("Task1_*.txt"),
-        _load_task1,
-        _save_task1,
-        "images/{name}",
-        difficult=0,
-        scores=True,
-        names=_NO_SPACES,
-        lists=False,
-    ),  # fmt: skip
+    "task1": _TASK1,
 }

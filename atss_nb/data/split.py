@@ -27,7 +27,7 @@ from .windows import WHOLE, ScaledImage, image_size, open_image
 # %% ../../nbs/4_data/16_split.ipynb #e5f1a2d0
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
-
+# %% ../../nbs/4_data/16_split.ipynb #26d6b384
 def _sources(folder: Path) -> list[tuple[Path, Path | None]]:
     "Images with their label files, by name; LabelError that lists all that do not match."
     if not (folder / "images").is_dir():
@@ -50,7 +50,7 @@ def _raise_all(folder: Path, problems: Sequence[str]) -> None:
     if problems:
         raise LabelError(f"{folder}, problems: {len(problems)}\n  " + "\n  ".join(sorted(problems)))
 
-
+# %% ../../nbs/4_data/16_split.ipynb #02907f16
 def _describe(source: tuple[Path, Path | None]) -> dict | str:
     "What the plan says of an image, or what is wrong with it."
     image, label = source
@@ -88,7 +88,7 @@ class _Work(NamedTuple):
     out: Path
     tiling: Tiling
 
-
+# %% ../../nbs/4_data/16_split.ipynb #68de2c92
 def _pieces(folder: Path, out: Path, plan: dict, tiling: Tiling) -> Iterator[_Work]:
     tiles = {}
     for name, place in plan["tiles"].items():
@@ -179,7 +179,7 @@ class SplitReport(NamedTuple):
     objects: int  # in the images
     lost: dict[str, list[int]]  # image -> its objects (rows of its label) that are in no tile
 
-
+# %% ../../nbs/4_data/16_split.ipynb #eaf492d9
 def split(
     folder: str | Path,  # with images, and labelTxt unless nothing is labelled
     out: str | Path,  # gets images, labelTxt and split.json; a split that was killed goes on where it stopped

@@ -8,17 +8,17 @@ class BoxCoder extends Explorer {
   draw() {
     const [from, to] = this.boxes;
     if (plain(from ?? []) && plain(to ?? [])) this.arrow(this.at(from), this.at(to), this.colors.palette[0], 2);
-    if (this.answer.decoded) this.outline(this.answer.decoded, { color: this.colors.palette[1], dash: [3, 4], width: 2.4, label: "decoded" });
+    if (this.answer.decoded) this.outline(this.answer.decoded, { color: this.colors.palette[1], dash: [3, 4], width: 2.4, label: "decoded", below: true });
   }
 
   tell() {
     const { names = [], deltas = [], said = [], iou, decoded } = this.answer;
     if (!decoded) return [];
-    const rows = names.map((n, k) => [n, make("b", { dataset: { delta: k } }, number(deltas[k], 4)), number(said[k], 4), make("span", { dataset: { decoded: k } }, number(decoded[k], 2))]);
+    const rows = names.map((n, k) => [`${k + 1} ${n}`, make("b", { dataset: { delta: k } }, number(deltas[k], 4)), number(said[k], 4), make("span", { dataset: { decoded: k } }, number(decoded[k], 2))]);
     return [
       make("div", {}, make("div", { className: "big" }, "IoU ", make("span", { dataset: { value: "iou" } }, number(iou, 4))), make("div", { className: "note" }, "of the object and the box that the network says")),
       table(["", "should say", "says", "decoded"], rows),
-      make("div", { className: "note" }, "Drag anchor and object; let the network err with the sliders above."),
+      make("div", { className: "note" }, "Drag anchor and object; let the network err in each of the five with the sliders above."),
     ];
   }
 }

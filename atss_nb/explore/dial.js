@@ -5,13 +5,15 @@ class AngleDial extends Explorer {
   static tallest = 470;
   static keys = [[", .", "turn the prediction by 1 degree"]];
 
-  look() { return { color: "#ffffff" }; }
+  look() { return { color: "#ffffff", label: "object" }; }
 
   draw() {
     const [box, { rings = [], prediction }] = [this.boxes[0], this.answer];
     if (!plain(box ?? [])) return;
-    if (prediction) this.outline(prediction, { color: this.colors.palette[1], dash: [7, 5], width: 2 });
+    if (prediction) this.outline(prediction, { color: "#ffffff", dash: [3, 5], width: 1.6, label: "prediction", below: true, bar: false });
     const [x, y] = this.at(box);
+    const far = (84 + 18 * rings.length) * this.scale;
+    [[1, 0, "0°"], [0, 1, "90°"], [-1, 0, "180°"], [0, -1, "-90°"]].forEach(([u, v, text]) => this.write(text, [x + u * far, y + v * far + 10], "#ffffff", { size: 11, bold: false }));
     rings.forEach(({ low, high, at, chosen }, i) => {
       const r = (70 + 18 * i) * this.scale; // in scene pixels, so that all rings fit
       const color = this.colors.palette[i % 7];
@@ -33,7 +35,8 @@ class AngleDial extends Explorer {
     const x = [-180, 180];
     const ticks = [-180, -90, 0, 90, 180];
     const marks = [{ x: turn, label: `turned by ${number(turn, 0)}°` }];
-    const lines = [{ points: curve, color: this.colors.palette[1], label: `angle under ${definition} [degrees]` }];
+    const chosen = this.answer.names.findIndex((n) => n.chosen);
+    const lines = [{ points: curve, color: this.colors.palette[chosen], label: `angle under ${definition} [degrees]` }];
     this.plot({ area: [48, 40, width - 70, 90], x, y: [-180, 180], ticks: [ticks, [-90, 0, 90]], lines, marks });
     this.legend(lines, 48, 16);
     const styles = [[], [8, 4], [2, 3], [9, 3, 2, 3]];

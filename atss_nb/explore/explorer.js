@@ -40,6 +40,12 @@ function make(tag, props = {}, ...children) {
   return node;
 }
 
+// Round numbers from 0 to `top` or a little less, four or five of them.
+function rounds(top) {
+  const step = [0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5, 1].find((s) => top / s <= 5) ?? top / 4;
+  return Array.from({ length: Math.floor(top / step + 1e-9) + 1 }, (_, i) => i * step);
+}
+
 // A table: rows of cells; a cell is text, a node or {text, ...props}.
 function table(head, rows) {
   const cell = (tag) => (c) => (c instanceof Node || typeof c !== "object" ? make(tag, {}, c ?? "") : make(tag, c, c.text ?? ""));
@@ -138,6 +144,7 @@ class Explorer {
   // ---- the conversation: one question at a time, the newest state next, late answers dropped ------------------------
   changed() {
     this.dirty = true;
+    this.canvas.dataset.busy = "yes"; // until the answer to this is drawn
     this.paint();
     this.ask();
   }
@@ -287,7 +294,7 @@ class Explorer {
       this.g.clearRect(0, 0, width, height);
       this.drawChart(width, height);
     }
-    Object.assign(this.canvas.dataset, this.counts, { request: this.shown, scale: this.scale, margin, boxes: JSON.stringify(this.boxes), selected: this.selected, error: this.answer.error ?? "" });
+    Object.assign(this.canvas.dataset, this.counts, { busy: this.waiting || this.dirty ? "yes" : "", request: this.shown, scale: this.scale, margin, boxes: JSON.stringify(this.boxes), selected: this.selected, error: this.answer.error ?? "" });
   }
 
   at([x, y]) {
@@ -314,7 +321,7 @@ class Explorer {
     this.g.setLineDash([]);
   }
 
-  outline(box, { color, width = 1.8, dash = [], fill = null, bar = true, label = null }) {
+  outline(box, { color, width = 1.8, dash = [], fill = null, bar = true, label = null, below = false }) {
     this.trace(corners(box));
     if (fill) {
       this.g.fillStyle = fill;
@@ -325,7 +332,9 @@ class Explorer {
       this.trace([point(box, box[2] / 2, -box[3] / 4), point(box, box[2] / 2, box[3] / 4)], false);
       this.stroke(color, width * 2);
     }
-    if (label) this.write(label, this.at(corners(box).reduce((a, b) => (b[1] < a[1] ? b : a))), color);
+    if (!label) return;
+    const [x, y] = this.at(corners(box).reduce((a, b) => (b[1] < a[1] === !below ? b : a)));
+    this.write(label, [x, below ? y + 22 : y], color);
   }
 
   write(text, [x, y], color = this.ink, { size = 12, align = "center", rim = true, bold = true } = {}) {

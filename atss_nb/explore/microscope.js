@@ -107,12 +107,12 @@ class Microscope extends Explorer {
     if (!object) return;
     const mine = this.candidates.filter((c) => c.g === this.selected);
     const right = Math.max(0.2, ...mine.map((c) => c.iou), ...object.marks.map((m) => m.x)) * 1.06;
-    const top = Math.ceil(right * 10) / 10;
+    const top = Math.ceil(right * 20) / 20;
     const area = [64, 22, width - 84, height - 54];
     const marks = object.marks.map((m, i) => ({ ...m, label: `${m.label} ${number(m.x)}`, color: i === object.marks.length - 1 ? this.accent : this.soft, dash: i === object.marks.length - 1 ? [] : [4, 4] }));
     const close = marks.length === 2 && Math.abs(marks[0].x - marks[1].x) / top < 0.3;
     if (close) marks[0].label = ""; // told by the panel of the chart's foot, where two labels would meet
-    const { px } = this.plot({ area, x: [0, top], y: [0, 1], ticks: [[0, 0.25, 0.5, 0.75, 1].map((f) => f * top), []], xlabel: `IoU of the ${mine.length} candidates of object ${this.selected + 1}`, marks });
+    const { px } = this.plot({ area, x: [0, top], y: [0, 1], ticks: [rounds(top), []], xlabel: `IoU of the ${mine.length} candidates of object ${this.selected + 1}`, marks });
     if (close) this.write(`${object.marks[0].label} ${number(object.marks[0].x)}`, [px(marks[0].x) - 4, 17], this.soft, { size: 11, align: "right", rim: false, bold: false });
     const line = (i) => area[1] + ((i + 0.5) / levels.length) * area[3];
     levels.forEach((v, i) => this.write(`stride ${v.stride}`, [area[0] - 8, line(i) + 4], this.soft, { size: 11, align: "right", rim: false, bold: false }));

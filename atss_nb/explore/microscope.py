@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['scene_boxes', 'why', 'why_none', 'shown', 'overview', 'per_level', 'thresholds', 'describe', 'candidate',
-           'scene_code', 'Microscope']
+           'import_lines', 'scene_code', 'Microscope']
 
-# %% ../../nbs/6_explore/25_microscope.ipynb #f07ffb5a
+# %% ../../nbs/6_explore/25_microscope.ipynb #381d298f
 import torch
 from ipywidgets import BoundedIntText, FileUpload, FloatSlider, IntSlider, SelectionSlider, ToggleButtons
 from torch import Tensor
@@ -14,11 +14,12 @@ from traitlets import Any, Bool, Float, Int, Unicode, observe
 
 from ..data.scenes import make_scene
 from .explorers import Explorer, control
+from .samples import RATIOS
 from ..geometry.boxes import hbb2obb, obb2hbb, poly2obb
 from ..samples.anchors import AnchorGrid, Anchors
 from ..samples.assign import ATSS, CenterSampling, Explanation, MaxIoU, Reason
 
-# %% ../../nbs/6_explore/25_microscope.ipynb #6d215564
+# %% ../../nbs/6_explore/25_microscope.ipynb #541f2f82
 def scene_boxes(
     seed: int,
     size: int = 512,  # of the scene [px]
@@ -31,7 +32,7 @@ def scene_boxes(
     steps = torch.linspace(0, 1, count)[:, None] * (sizes.amax() - sizes.amin()) + sizes.amin()
     return scene.image, boxes[(sizes - steps).abs().argmin(1).unique()]
 
-# %% ../../nbs/6_explore/25_microscope.ipynb #8dfcc894
+# %% ../../nbs/6_explore/25_microscope.ipynb #c1e4fba2
 _WHY = {
     Reason.POSITIVE: "positive: IoU {iou:.3f} is enough, and the centre lies {margin:.1f} px inside.",
     Reason.BELOW_THRESHOLD: "not chosen: IoU {iou:.3f} is below the threshold {threshold:.3f}.",
@@ -41,7 +42,7 @@ _WHY = {
     Reason.BETWEEN: "ignored: IoU {iou:.3f} is too little for a positive and too much for a negative.",
 }
 
-
+# %% ../../nbs/6_explore/25_microscope.ipynb #9b58cab4
 def why(
     found: Explanation,
     g: int,  # ground truth
@@ -53,20 +54,26 @@ def why(
     numbers = {"iou": found.iou[g, c], "margin": found.margin[g, c], "threshold": threshold, "winner": winner}
     return _WHY[Reason(int(found.reason[g, c]))].format(**numbers)
 
-# %% ../../nbs/6_explore/25_microscope.ipynb #2684be46
+# %% ../../nbs/6_explore/25_microscope.ipynb #a07fa356
+_NONE = {
+    Reason.BELOW_THRESHOLD: "overlap too little",
+    Reason.CENTER_OUTSIDE: "lie outside",
+    Reason.LOST: "go to another object",
+    Reason.WRONG_SIZE: "are for another size",
+    Reason.BETWEEN: "are neither positive nor negative",
+}
+
+
 def why_none(
     found: Explanation,
     g: int,  # a ground truth without a positive anchor
 ) -> str:
     "Why an object learns nothing."
-    names = {Reason.BELOW_THRESHOLD: "overlap too little", Reason.CENTER_OUTSIDE: "lie outside"}
-    names |= {Reason.LOST: "go to another object", Reason.WRONG_SIZE: "are for another size"}
-    names |= {Reason.BETWEEN: "are neither positive nor negative"}
-    counts = [(int((found.reason[g] == reason).sum()), text) for reason, text in names.items()]
+    counts = [(int((found.reason[g] == reason).sum()), text) for reason, text in _NONE.items()]
     parts = ", ".join(f"{n} {text}" for n, text in counts if n)
     return f"Object {g + 1} learns nothing: of its {found.index.shape[1]} candidates {parts}."
 
-# %% ../../nbs/6_explore/25_microscope.ipynb #3fb5f4e5
+# %% ../../nbs/6_explore/25_microscope.ipynb #a6bc043a
 def shown(
     found: Explanation,
     most: int = 150,  # candidates of each ground truth
@@ -77,7 +84,7 @@ def shown(
     rank = 2.0 * (found.reason == Reason.POSITIVE) + found.iou - 1e-9 * found.distance
     return rank.topk(most, dim=1).indices.sort(dim=1).values
 
-# %% ../../nbs/6_explore/25_microscope.ipynb #c45e4747
+# %% ../../nbs/6_explore/25_microscope.ipynb #c3476521
 def overview(found: Explanation, anchors: Anchors) -> dict:
     "Candidates and counts as the page shows them."
     index, columns, told = found.index, shown(found), found.assignment.gt_index
@@ -90,7 +97,7 @@ def overview(found: Explanation, anchors: Anchors) -> dict:
     orphans = [why_none(found, g) for g in lonely]
     return {"candidates": rows, "counts": counts, "levels": per_level(found, anchors), "orphans": orphans}
 
-# %% ../../nbs/6_explore/25_microscope.ipynb #1f6760b7
+# %% ../../nbs/6_explore/25_microscope.ipynb #08a99f54
 def per_level(found: Explanation, anchors: Anchors) -> list[dict]:
     "Grid, candidates and positives of each level."
     rows = []
@@ -101,7 +108,7 @@ def per_level(found: Explanation, anchors: Anchors) -> list[dict]:
         rows.append({"stride": v.stride, "cells": cells, "candidates": candidates, "positives": positives})
     return rows
 
-# %% ../../nbs/6_explore/25_microscope.ipynb #01858e15
+# %% ../../nbs/6_explore/25_microscope.ipynb #89b73351
 def thresholds(
     found: Explanation,
     rule: ATSS | MaxIoU | CenterSampling,
@@ -109,12 +116,13 @@ def thresholds(
 ) -> list[dict]:  # x, label; the last one is what a positive needs
     "The lines that a rule draws through the IoUs of a ground truth's candidates."
     if isinstance(rule, ATSS):
-        return [{"x": found.mean[g], "label": "mean"}, {"x": found.threshold[g], "label": "mean + std"}]
+        mean, threshold = found.mean[g], found.threshold[g]
+        return [{"x": mean, "label": "mean"}, {"x": threshold, "label": "threshold: mean + std"}]
     if isinstance(rule, MaxIoU):
         return [{"x": rule.neg, "label": "negative below"}, {"x": rule.pos, "label": "positive from"}]
     return []
 
-
+# %% ../../nbs/6_explore/25_microscope.ipynb #c64faef3
 def describe(found: Explanation, rule: ATSS | MaxIoU | CenterSampling) -> list[dict]:
     "The numbers of each ground truth."
     rows = []
@@ -124,7 +132,7 @@ def describe(found: Explanation, rule: ATSS | MaxIoU | CenterSampling) -> list[d
         rows.append({"positives": positives, "best": iou.max(), "threshold": threshold, "marks": marks})
     return rows
 
-# %% ../../nbs/6_explore/25_microscope.ipynb #d9a3ce1a
+# %% ../../nbs/6_explore/25_microscope.ipynb #96cf687d
 def candidate(
     found: Explanation,
     anchors: Anchors,
@@ -142,7 +150,16 @@ def candidate(
     about = {"anchor": anchor, "box": anchors.boxes[anchor], "level": found.level[c], "reason": reason}
     return numbers | about | {"positive": positive}
 
-# %% ../../nbs/6_explore/25_microscope.ipynb #0c129b19
+# %% ../../nbs/6_explore/25_microscope.ipynb #47f98ef3
+def import_lines(rule: ATSS | MaxIoU | CenterSampling, upright: bool) -> list[str]:
+    "What the program of a scene imports."
+    lines = ["from math import inf", ""] if "inf" in repr(rule) else []
+    lines += ["import torch", ""]
+    lines += ["from atss_nb.geometry.boxes import hbb2obb, obb2hbb"] if upright else []
+    lines += ["from atss_nb.samples.anchors import AnchorGrid"]
+    return [*lines, f"from atss_nb.samples.assign import {type(rule).__name__}", ""]
+
+# %% ../../nbs/6_explore/25_microscope.ipynb #a1d1e8a7
 def scene_code(
     boxes: Tensor,  # (G, 5)
     extent: tuple[int, int],  # H, W [px]
@@ -152,20 +169,15 @@ def scene_code(
 ) -> str:
     "A scene as a program that gives the same assignment."
     rows = "".join(f"    {[round(v, 6) for v in row]},\n" for row in boxes.tolist())
-    lines = ["from math import inf", "", "import torch", ""]
-    lines += ["from atss_nb.geometry.boxes import hbb2obb, obb2hbb"] if upright else []
-    lines += ["from atss_nb.samples.anchors import AnchorGrid"]
-    lines += [f"from atss_nb.samples.assign import {type(rule).__name__}", ""]
-    lines += [
+    start = (
         f"boxes = torch.tensor([  # cx, cy, w, h [px], angle [rad]\n{rows}], dtype=torch.float64).view(-1, 5)"
-    ]
+    )
+    lines = [*import_lines(rule, upright), start]
     lines += ["boxes = hbb2obb(obb2hbb(boxes))"] if upright else []
     lines += [f"anchors = {grid!r}({tuple(extent)})", f"found = {rule!r}.explain(anchors, boxes)"]
-    lines += ["print(found.assignment.gt_index.unique(return_counts=True))"]
-    return "\n".join(lines[2 if "inf" not in repr(rule) else 0 :]) + "\n"
+    return "\n".join([*lines, "print(found.assignment.gt_index.unique(return_counts=True))"]) + "\n"
 
-# %% ../../nbs/6_explore/25_microscope.ipynb #0bf707bc
-_RATIOS = {"1": (1.0,), "1/2, 1, 2": (0.5, 1.0, 2.0), "1/4, 1/2, 1, 2, 4": (0.25, 0.5, 1.0, 2.0, 4.0)}
+# %% ../../nbs/6_explore/25_microscope.ipynb #9e00ffd7
 _RULES = ("ATSS", "MaxIoU", "centre sampling")
 _OVERLAPS = (("oriented IoU", False), ("horizontal IoU", True))
 
@@ -177,7 +189,7 @@ class Microscope(Explorer, js="microscope"):
     upright = control(Bool(False), ToggleButtons, options=_OVERLAPS)
     k = control(Int(9), IntSlider, "k", min=1, max=30)
     scale = control(Float(4.0), FloatSlider, "anchor scale", min=1, max=8, step=0.25)
-    ratios = control(Any((1.0,)), SelectionSlider, "ratios", options=list(_RATIOS.items()))
+    ratios = control(Any((1.0,)), SelectionSlider, "ratios", options=list(RATIOS.items()))
     sizes = control(Int(1), IntSlider, "sizes per location", min=1, max=4)
     offset = control(Float(0.0), FloatSlider, "centre offset", min=0, max=1, step=0.05)
     seed = control(Int(19), BoundedIntText, "scene", min=0, max=9999)
@@ -196,8 +208,7 @@ class Microscope(Explorer, js="microscope"):
 
     @observe("seed")
     def _new_scene(self, _=None) -> None:
-        image, boxes = scene_boxes(self.seed)
-        self.boxes = boxes
+        image, self.boxes = scene_boxes(self.seed)
         self.show_picture(image)
 
     @property

@@ -18,9 +18,9 @@ class Suppression extends Detections {
 
   look(i) {
     const row = this.answer.rows?.[i];
-    const label = `${number(this.scene.scores?.[i], 2)}`;
+    const label = `${i + 1}: ${number(this.scene.scores?.[i], 2)}`;
     if (!row || row.kept) return { color: this.colors.palette[0], label, fill: "rgb(86 180 233 / 18%)" };
-    return { color: "#ff6a3d", dash: [7, 5], label };
+    return { color: "#ff6a3d", dash: [7, 5], label, below: true };
   }
 
   draw() {
@@ -53,9 +53,9 @@ class PrecisionRecall extends Detections {
   look(i) {
     const { truths = 0, verdicts = [], found = [] } = this.answer;
     const { outcomes } = this.colors;
-    if (i < truths) return { color: found[i] ? "#ffffff" : outcomes.missed, dash: found[i] ? [] : [2, 4], label: found[i] ? "" : "missed", bar: false };
+    if (i < truths) return { color: found[i] ? "#ffffff" : outcomes.missed, dash: found[i] ? [] : [2, 4], label: found[i] ? `${i + 1}` : `${i + 1}: missed`, bar: false };
     const hit = verdicts[i - truths] === 1;
-    return { color: hit ? outcomes.hit : outcomes.false, dash: hit ? [] : [7, 5], label: number(this.scene.scores?.[i], 2) };
+    return { color: hit ? outcomes.hit : outcomes.false, dash: hit ? [] : [7, 5], label: `${i + 1}: ${number(this.scene.scores?.[i], 2)}`, below: true };
   }
 
   tell() {
@@ -103,7 +103,7 @@ class TrainingPlayer extends Explorer {
     const value = (name) => make("b", { dataset: { value: name } }, counts[name]);
     return [
       make("div", {}, make("div", { className: "big" }, "epoch ", make("span", { dataset: { value: "epoch" } }, epoch + 1), ` of ${epochs}`), make("div", { className: "note" }, names.join(", "))),
-      table(null, [[make("span", {}, dot(outcomes.hit), "found"), value("hits")], [make("span", {}, dot(outcomes.false), "false"), value("false")], [make("span", {}, dot(outcomes.missed), "missed"), value("missed")], [make("span", {}, dot(levels[0]), "positive anchors"), value("positives")]]),
+      table(null, [[make("span", {}, dot(outcomes.hit), "found"), value("hits")], [make("span", {}, dot(outcomes.false), "false"), value("false")], [make("span", {}, dot(outcomes.missed, false), "missed"), value("missed")], [make("span", {}, levels.slice(0, 5).map((c) => dot(c)), "positive anchors"), value("positives")]]),
       make("div", { className: "note" }, "Dots are the positive anchors, in the colours of their levels; drag the chart to move in time."),
     ];
   }

@@ -89,6 +89,18 @@ def plot_k(
     ax.legend(fontsize=8, frameon=False)
 
 # %% ../../nbs/6_explore/24_statistics_plots.ipynb #17a46d12
+def _show_orphan(ax: Axes, dataset, report: AssignmentReport, g: int, side: int) -> None:
+    i = int(report.image[g])
+    box = dataset.target(i)["boxes"][g - int((report.image < i).sum())]  # as the file has it, not resized
+    image, half = read_image(dataset.images[i]), max(side, 1.5 * box[2:4].max().item()) / 2
+    ends = zip(box[:2].tolist(), (image.shape[2], image.shape[1]), strict=True)
+    x, y = (slice(min(max(int(c - half), 0), n - 1), max(int(c + half), 1)) for c, n in ends)
+    show_image(image[:, y, x] / 255, ax)
+    draw_boxes(ax, (box - box.new_tensor([x.start, y.start, 0, 0, 0]))[None], color="#ff6a3d", heading=False)
+    kind = "crowded out" if report.crowded[g] else "out of reach"
+    ax.set_title(f"{report.classes[report.labels[g]]}, {report.images[i]}\n{kind}", fontsize=6)
+
+# %% ../../nbs/6_explore/24_statistics_plots.ipynb #8b353b5d
 def orphan_sheet(
     dataset,  # the report's, with images[i] and target(i)
     report: AssignmentReport,
@@ -107,18 +119,6 @@ def orphan_sheet(
     for ax, g in zip(axes.flat, chosen, strict=False):
         _show_orphan(ax, dataset, report, int(g), side)
     return figure
-
-
-def _show_orphan(ax: Axes, dataset, report: AssignmentReport, g: int, side: int) -> None:
-    i = int(report.image[g])
-    box = dataset.target(i)["boxes"][g - int((report.image < i).sum())]  # as the file has it, not resized
-    image, half = read_image(dataset.images[i]), max(side, 1.5 * box[2:4].max().item()) / 2
-    ends = zip(box[:2].tolist(), (image.shape[2], image.shape[1]), strict=True)
-    x, y = (slice(min(max(int(c - half), 0), n - 1), max(int(c + half), 1)) for c, n in ends)
-    show_image(image[:, y, x] / 255, ax)
-    draw_boxes(ax, (box - box.new_tensor([x.start, y.start, 0, 0, 0]))[None], color="#ff6a3d", heading=False)
-    kind = "crowded out" if report.crowded[g] else "out of reach"
-    ax.set_title(f"{report.classes[report.labels[g]]}, {report.images[i]}\n{kind}", fontsize=6)
 
 # %% ../../nbs/6_explore/24_statistics_plots.ipynb #cc7f9cd3
 def write_statistics(

@@ -13,7 +13,7 @@ class AnchorTiling extends Explorer {
         const [x, y] = this.at([grid.offset + col * grid.stride, grid.offset + row * grid.stride]);
         this.g.fillStyle = color;
         this.g.globalAlpha = 0.85;
-        this.g.fillRect(x - 1.5, y - 1.5, 3, 3);
+        this.g.fillRect(x - 2, y - 2, 4, 4);
       }
     }
     this.g.globalAlpha = 1;

@@ -39,7 +39,7 @@ def _twice_area(points, count):
         area += points[i, 0] * points[j, 1] - points[j, 0] * points[i, 1]
     return area
 
-
+# %% ../../nbs/1_geometry/02_quads.ipynb #6eb7e81d
 @scalar
 def _in_triangle(quad, ax, ay, bx, by, room):
     "Twice the area that an outline shares with the triangle (0, a, b), positive where both run clockwise."
@@ -76,7 +76,7 @@ def _all_pairs(a, b, out):
         for j in range(len(b)):
             out[i, j] = quad_iou_pair(a[i], b[j], room)
 
-
+# %% ../../nbs/1_geometry/02_quads.ipynb #52e938b0
 def quad_iou(
     polys1: np.ndarray,  # (N, 4, 2) corners in order, either way round [px]
     polys2: np.ndarray,  # (M, 4, 2)

@@ -152,6 +152,7 @@ class ResNetBody(Body):
         self.channels = (64, 128, 256, 512) if depth < 50 else (256, 512, 1024, 2048)
         self.norm_eval = weights is not None if norm_eval is None else norm_eval
         frozen = int(weights is not None) if frozen_stages is None else frozen_stages
+        choose(dict.fromkeys(range(5)), frozen, "frozen_stages")
         for part in [self.stem, *self.stages[:frozen]] if frozen else []:
             part.requires_grad_(False)
 

@@ -60,11 +60,11 @@ class ModelConfig(_Presets):
     backbone: str = "small"  # "small", "resnet18", "resnet34", "resnet50" or "resnet101"
     weights: str | None = None  # of a ResNet: "imagenet", or None for random ones
     backbone_norm: str = "bn"  # "bn" or "gn"
+    frozen_stages: int | None = None  # of a ResNet, 0 to 4, with the stem; None: 1 with weights, else 0
+    norm_eval: bool | None = None  # of a ResNet: keep its stored statistics; None: with weights
     strides: tuple[int, ...] = (4, 8, 16, 32)  # of the L levels [px], doubling
     channels: int = 64  # C of the pyramid and the towers
-    extra_levels: str = (
-        "input"  # levels above C5 grow from it ("input"), from P5 ("output"), or are its "pool"
-    )
+    extra_levels: str = "input"  # levels above C5: from it ("input"), from P5 ("output"), or P5's "pool"
     head_convs: int = 2  # 3x3 convolutions per tower
     head_norm: str | None = "gn"  # of the towers: "gn" or None
     level_scale: bool = True  # a learnt factor per level for the box numbers

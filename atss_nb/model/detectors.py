@@ -194,10 +194,13 @@ def build_backbone(
     depth, borrowed = choose(names, config.backbone, "backbone"), config.weights is not None
     pyramid = config.strides, config.channels, config.backbone_norm, config.extra_levels
     if not depth:
-        choose({None: None}, config.weights, "weights")  # there are none to borrow
+        for name in ("weights", "frozen_stages", "norm_eval"):  # there are none to borrow, or to keep
+            choose({None: None}, getattr(config, name), name)
         return small_fpn(*pyramid)
     weights = config.weights if pretrained else None
-    return resnet_fpn(depth, *pyramid, weights, int(borrowed), borrowed)
+    frozen = int(borrowed) if config.frozen_stages is None else config.frozen_stages
+    norm_eval = borrowed if config.norm_eval is None else config.norm_eval
+    return resnet_fpn(depth, *pyramid, weights, frozen, norm_eval)
 
 # %% ../../nbs/3_model/12_detectors.ipynb #96a20f62
 def build_head(

@@ -237,9 +237,7 @@ class TwoLooks(nn.Module):
     def first_look(
         self,
         images: Sequence[Tensor],  # B images (3, H, W), float in [0, 1]
-    ) -> tuple[
-        list[Tensor], tuple, list[Tensor]
-    ]:  # feature maps; logits, deltas and anchors; proposals (P_i, 5)
+    ) -> tuple[list[Tensor], tuple, list[Tensor]]:  # maps; logits, deltas, anchors; proposals (P_i, 5)
         "The pyramid, what the proposal network says, and what it proposes."
         batch = normalized_batch(images, self.backbone.multiple)
         features = self.backbone(batch)
@@ -248,11 +246,8 @@ class TwoLooks(nn.Module):
         check_finite(deltas, "proposal deltas")
         anchors = self.anchor_grid(batch.shape[-2:], device=batch.device)
         each = zip(logits, deltas, (x.shape[-2:] for x in images), strict=True)
-        return (
-            features,
-            (logits, deltas, anchors),
-            [propose(*e, anchors, self.rpn_coder, self.config) for e in each],
-        )
+        proposals = [propose(*e, anchors, self.rpn_coder, self.config) for e in each]
+        return features, (logits, deltas, anchors), proposals
 
     def second_look(
         self,
@@ -260,10 +255,8 @@ class TwoLooks(nn.Module):
         proposals: Sequence[Tensor],  # (P_i, 5) of each image
     ) -> tuple[Tensor, Tensor, Tensor | None]:  # as `RoIHead`, float32
         "What is in the proposals."
-        stage = self.config.second_stage
-        cuts = cut_out(
-            features[: len(self.cut_strides)], self.cut_strides, proposals, stage.size, stage.oriented
-        )
+        stage, strides = self.config.second_stage, self.cut_strides
+        cuts = cut_out(features[: len(strides)], strides, proposals, stage.size, stage.oriented)
         said = tuple(None if x is None else x.float() for x in self.head(cuts))
         check_finite(said[0], "class logits of the proposals")
         return said

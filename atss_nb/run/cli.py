@@ -76,14 +76,15 @@ _LAB = {
 
 # %% ../../nbs/5_run/23_cli.ipynb #5d0a7c22
 def _explore(args: argparse.Namespace) -> None:
-    "Open the ATSS microscope in the browser."
-    from atss_nb.explore.explorers import open_page
+    "Open an explorer, such as the ATSS microscope, in the browser."
+    from atss_nb.explore.page import explorer_code, open_page
 
-    image = None if args.image is None else str(image_paths([args.image])[0].resolve())
-    code = f"from atss_nb.explore.microscope import Microscope\n\nMicroscope({image!r})"
+    image = None if args.image is None else image_paths([args.image])[0].resolve()
+    run = args.run.resolve() if args.name == "player" else None
+    code = explorer_code(args.name, image or run)
     with tempfile.TemporaryDirectory() as folder:
         server, page = open_page(Path(folder), code)
-        print(f"the microscope is at {page}\nstop it with ctrl + c", flush=True)
+        print(f"the {args.name} explorer is at {page}\nstop it with ctrl + c", flush=True)
         try:
             if not args.no_browser:
                 webbrowser.open(page)
@@ -92,9 +93,14 @@ def _explore(args: argparse.Namespace) -> None:
             server.terminate()
             server.wait()
 
+# %% ../../nbs/5_run/23_cli.ipynb #e1a2b3c4
+_EXPLORERS = ("microscope", "walk", "dial", "tiling", "coder", "nms", "curve", "player")
+
 # %% ../../nbs/5_run/23_cli.ipynb #5d0a7c23
 _EXPLORE = {
-    "--image": {"type": Path, "help": "an image of yours; without: a procedural scene"},
+    "name": {"nargs": "?", "default": "microscope", "choices": _EXPLORERS},
+    "--image": {"type": Path, "help": "for the microscope; without: a procedural scene"},
+    "--run": {"type": Path, "default": Path("runs/demo"), "help": "for the player"},
     "--no-browser": {"action": "store_true"},
 }
 

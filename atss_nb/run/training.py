@@ -45,6 +45,13 @@ def lr_factor(
         return 0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2
     return 0.1 ** ((step >= steps * 8 / 12) + (step >= steps * 11 / 12))
 
+# %% ../../nbs/5_run/19_training.ipynb #6997f826
+_CHOICES = {
+    "optimizer": ("adamw", "sgd"),
+    "schedule": ("cosine", "step"),
+    "precision": ("auto", "float32", "bfloat16"),
+}
+
 # %% ../../nbs/5_run/19_training.ipynb #2e2e99d1
 @dataclass(frozen=True)
 class TrainConfig:
@@ -80,18 +87,12 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        choices = {
-            "optimizer": ("adamw", "sgd"),
-            "schedule": ("cosine", "step"),
-            "precision": ("auto", "float32", "bfloat16"),
-        }
-        for name, allowed in choices.items():
+        for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}")
         if min(self.epochs, self.batch_size) < 1 or self.lr <= 0:
-            raise ValueError(
-                f"epochs {self.epochs}, batch_size {self.batch_size} and lr {self.lr} must be positive"
-            )
+            numbers = f"epochs {self.epochs}, batch_size {self.batch_size} and lr {self.lr}"
+            raise ValueError(f"{numbers} must be positive")
 
     @classmethod
     def from_json(cls, text: str) -> "TrainConfig":
@@ -331,9 +332,7 @@ def train(
 # %% ../../nbs/5_run/19_training.ipynb #7e0686dd
 def load_model(
     path: str | Path,  # a checkpoint, or a run folder (its best.pt, else its last.pt)
-) -> tuple[
-    nn.Module, TrainConfig, list[str]
-]:  # the model in evaluation mode, its configuration, its class names
+) -> tuple[nn.Module, TrainConfig, list[str]]:  # in evaluation mode; what it was; the classes' names
     "Rebuild a trained detector from a checkpoint alone."
     path = Path(path)
     inside = [path / name for name in ("best.pt", "last.pt") if (path / name).exists()]

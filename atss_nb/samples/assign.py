@@ -118,6 +118,7 @@ class Explanation:
     distance: Tensor  # (G, C) between the centres [px]
     iou: Tensor  # (G, C)
     margin: Tensor  # (G, C) depth of the anchor's centre inside the ground truth [px]
+    inside: Tensor  # (G, C) bool: deep enough for the rule
     reason: Tensor  # (G, C) a `Reason`
     threshold: Tensor | None = None  # (G,) IoU that a positive needs
     mean: Tensor | None = None  # (G,) of the row's IoUs
@@ -185,7 +186,8 @@ class ATSS:
         assignment, won = _settle(truths, index, high & inside, iou, iou)
         reason = torch.where(won, 0, torch.where(high, torch.where(inside, 3, 2), 1))
         level = _labels(index.split(ks, 1), range(len(ks)))
-        return Explanation(assignment, index, level, distance, iou, margin, reason, mean + std, mean, std)
+        numbers = index, level, distance, iou, margin, inside, reason
+        return Explanation(assignment, *numbers, mean + std, mean, std)
 
 # %% ../../nbs/2_samples/07_assign.ipynb #009755b1
 @numba.njit(cache=True, nogil=True)
@@ -278,7 +280,7 @@ class MaxIoU:
         got = owner.view(-1, len(anchors))[truths.image] == truths.name[:-1, None]
         reason = torch.where(iou >= self.pos - _ROUNDING, 3, torch.where(iou >= self.neg - _ROUNDING, 5, 1))
         level = _labels([index[:, : v.count] for v in anchors.levels], range(len(anchors.levels)))
-        numbers = index, level, distance, iou, margin, torch.where(got, 0, reason)
+        numbers = index, level, distance, iou, margin, margin > 0, torch.where(got, 0, reason)
         return Explanation(self(anchors, gt_boxes, ignore), *numbers)
 
 # %% ../../nbs/2_samples/07_assign.ipynb #19dd4c46
@@ -304,11 +306,12 @@ class CenterSampling:
         size = torch.maximum(x + gts[:, 2:3] / 2, y + gts[:, 3:4] / 2)  # to the farthest side
         low, high = (_labels(parts, bound) for bound in zip(*self.ranges, strict=True))
         near = _labels(parts, [v.stride * (self.radius or inf) for v in anchors.levels])
-        central, fits = (margin > self.margin) & (torch.maximum(x, y) < near), (size >= low) & (size <= high)
+        inside, fits = margin > self.margin, (size >= low) & (size <= high)
+        central = inside & (torch.maximum(x, y) < near)
         area = (gts[:, 2] * gts[:, 3])[:, None].expand_as(iou)
         assignment, won = _settle(truths, index, central & fits, -area, iou)
         reason = torch.where(won, 0, torch.where(central, torch.where(fits, 3, 4), 2))
-        return Explanation(assignment, index, level, distance, iou, margin, reason)
+        return Explanation(assignment, index, level, distance, iou, margin, inside, reason)
 
     def _near(self, anchors: Anchors, gts: Tensor) -> list[Tensor]:
         "The anchors of each level that may be positive: within the radius, or within the largest size."

@@ -1,0 +1,104 @@
+"""Images a second, from the file to what a detector takes, beside the decoders of Pillow and torchvision alone.
+
+python bench/data.py [FOLDER ...]    folders with images/ and labelTxt/; prints a table, writes bench/results/data.json
+"""
+
+import argparse
+import json
+import os
+import platform
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+import PIL
+import torch
+import torchvision
+from PIL import Image
+from torchvision.io import ImageReadMode, decode_image
+
+from atss_nb.data.datasets import DotaDataset, read_image
+from atss_nb.data.formats import read_dota
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT.parent / "shared/data"  # real images, where they are at hand
+FOLDERS = [
+    DATA / "dota/tiles/train",
+    DATA / "hit_uav/val",
+    DATA / "aerial_airport/valid",
+    ROOT / "data/sample",
+]
+
+
+def pillow(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def torchvision_alone(path: Path) -> torch.Tensor:
+    return decode_image(str(path), ImageReadMode.RGB)
+
+
+def rates(works: dict, repeats: int = 7) -> dict[str, float]:
+    "Calls a second of each list of calls: the median of several rounds, in which all take turns, after one to warm up."
+    times = {name: [] for name in works}
+    for _ in range(repeats + 1):
+        for name, (work, items) in works.items():
+            start = perf_counter()
+            for item in items:
+                work(item)
+            times[name].append((perf_counter() - start) / len(items))
+    return {name: 1 / median(seconds[1:]) for name, seconds in times.items()}
+
+
+def measure(folder: Path, most: int) -> dict[str, float]:
+    "Images or label files a second, of the first images of a folder."
+    dataset = DotaDataset(folder, min_side=0)
+    paths = dataset.images[:most]
+    numbers = range(len(paths))
+    labels = [path.parent.with_name("labelTxt") / f"{path.stem}.txt" for path in paths]
+    return rates(
+        {
+            "Pillow": (pillow, paths),
+            "torchvision": (torchvision_alone, paths),
+            "read_image": (read_image, paths),
+            "sample": (dataset.__getitem__, numbers),
+            "target": (dataset.target, numbers),
+            "label file": (read_dota, labels),
+        }
+    )
+
+
+def title(folder: Path) -> str:
+    path = min((folder / "images").iterdir())
+    with Image.open(path) as image:
+        size = "x".join(map(str, image.size))
+    return f"{folder.relative_to(folder.parents[1])}, {image.format} {size}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="*", metavar="FOLDER")
+    parser.add_argument("--images", type=int, default=24, help="at most so many of each folder (24)")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/data.json")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    folders = args.folders or [folder for folder in FOLDERS if folder.is_dir()]
+    rows = {title(f.resolve()): measure(f, args.images) for f in folders}
+    for name, row in rows.items():
+        print(name)
+        for what, rate in row.items():
+            print(f"  {what:14}{rate:10.0f} a second{rate / row['Pillow']:8.2f} of Pillow")
+    facts = {
+        "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "Pillow": PIL.__version__,
+        "torchvision": torchvision.__version__,
+    }
+    args.out.parent.mkdir(exist_ok=True)
+    args.out.write_text(json.dumps({"machine": facts, "a second": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

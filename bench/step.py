@@ -1,0 +1,134 @@
+"""Where the time of a training step's forward pass goes: the network, the assignment, the decoding, the losses.
+
+Processor time on one thread: what else the machine does hardly counts.
+
+python bench/step.py [--side 1024] [--objects 100] [--repeats 3]    prints a table and writes bench/results/step.json
+"""
+
+import argparse
+import json
+import os
+import platform
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from time import process_time
+
+import torch
+
+from atss_nb.model import detectors
+from atss_nb.model.config import ModelConfig
+
+RULES = {
+    "ATSS, 1 anchor": {},
+    "MaxIoU, 9 anchors": {"assigner": "max_iou", "scales_per_octave": 3, "ratios": (0.5, 1.0, 2.0)},
+}
+PARTS = ("backbone", "head", "anchors", "assignment", "decoding", "class loss", "box loss")
+OURS = ("assignment", "decoding", "class loss", "box loss", "checks and bookkeeping")
+
+
+def scene(side: int, objects: int) -> tuple[list, list]:
+    "Noise and oriented boxes, sides log-uniform from 6 to 300 px: time does not depend on what is seen."
+    rng = torch.Generator().manual_seed(0)
+    boxes = torch.rand(objects, 5, generator=rng)
+    boxes[:, :2] *= side
+    boxes[:, 2:4] = 6 * (boxes[:, 2:4] * 3.9).exp()
+    boxes[:, 4] = (boxes[:, 4] - 0.5) * torch.pi
+    labels = torch.randint(15, (objects,), generator=rng)
+    return [torch.rand(3, side, side, generator=rng)], [{"boxes": boxes, "labels": labels}]
+
+
+class Clock:
+    "Adds up the seconds spent in functions."
+
+    def __init__(self):
+        self.seconds = defaultdict(float)
+
+    def timed(self, part: str, function):
+        def call(*args, **options):
+            start = process_time()
+            result = function(*args, **options)
+            self.seconds[part] += process_time() - start
+            return result
+
+        return call
+
+
+def watch(model: detectors.RetinaNet, clock: Clock) -> None:
+    "Put the clock on every part of the detector."
+    for part, module in (("backbone", model.backbone), ("head", model.head)):
+        module.forward = clock.timed(part, module.forward)
+    model.anchor_grid = clock.timed("anchors", model.anchor_grid)
+    model.assigner = clock.timed("assignment", model.assigner)
+    detectors.compared = clock.timed("decoding", detectors.compared)
+    detectors.focal_loss = clock.timed("class loss", detectors.focal_loss)
+    name = model.config.box_loss
+    detectors.BOX_LOSSES[name] = clock.timed("box loss", detectors.BOX_LOSSES[name])
+    detectors.detector_losses = clock.timed("all losses", detectors.detector_losses)
+
+
+def one_step(model: detectors.RetinaNet, clock: Clock, data: tuple[list, list]) -> dict[str, float]:
+    "The seconds of each part of one step."
+    clock.seconds.clear()
+    start = process_time()
+    model(*data)
+    forward = process_time() - start
+    parts = dict(clock.seconds)
+    inside = sum(parts[name] for name in OURS[:-1])
+    parts["checks and bookkeeping"] = parts.pop("all losses") - inside
+    parts["batch and the rest"] = forward - sum(parts.values())
+    return parts | {"forward and loss": forward}
+
+
+def measure(rule: dict, side: int, objects: int, repeats: int) -> dict:
+    torch.manual_seed(0)
+    originals = {name: getattr(detectors, name) for name in ("compared", "focal_loss", "detector_losses")}
+    losses, clock = dict(detectors.BOX_LOSSES), Clock()
+    model = detectors.build_model(ModelConfig.resnet(50, **rule), num_classes=15, pretrained=False)
+    watch(model, clock)
+    one_step(model, clock, scene(256, objects))  # compile
+    steps = [one_step(model, clock, scene(side, objects)) for _ in range(repeats)]
+    for name, function in originals.items():
+        setattr(detectors, name, function)
+    detectors.BOX_LOSSES.update(losses)
+    parts = {part: median(step[part] for step in steps) for part in steps[0]}
+    share = sum(parts[name] for name in OURS) / parts["forward and loss"]
+    return {"seconds": parts, "share": share}
+
+
+def table(found: dict[str, dict]) -> str:
+    names = [*PARTS, OURS[-1], "batch and the rest", "forward and loss"]
+    lines = [f"{'part':24}" + "".join(f"{rule:>26}" for rule in found)]
+    for name in names:
+        row = [(r["seconds"][name], r["seconds"]["forward and loss"]) for r in found.values()]
+        lines.append(f"{name:24}" + "".join(f"{1000 * s:14.1f} ms{s / whole:8.2%} " for s, whole in row))
+    ours = "".join(f"{r['share']:25.2%} " for r in found.values())
+    return "\n".join([*lines, f"{'assign, decode, losses':24}{ours}"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--side", type=int, default=1024, help="of the image [px]")
+    parser.add_argument("--objects", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    found = {name: measure(rule, args.side, args.objects, args.repeats) for name, rule in RULES.items()}
+    print(f"RetinaNet, ResNet-50, one image of {args.side} px, {args.objects} objects, float32; median times")
+    print(table(found))
+    cpu = platform.processor() or platform.machine()
+    report = {
+        "machine": {"cpu": cpu, "cores": os.cpu_count(), "threads": 1},
+        "torch": torch.__version__,
+        "side": args.side,
+        "objects": args.objects,
+        "repeats": args.repeats,
+        "rules": found,
+    }
+    results = Path(__file__).parent / "results"
+    results.mkdir(exist_ok=True)
+    (results / "step.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
