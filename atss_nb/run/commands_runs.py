@@ -7,6 +7,7 @@ __all__ = ['MODELS', 'IMAGE_SUFFIXES', 'RUN_COMMANDS', 'image_paths']
 
 # %% ../../nbs/5_run/23_commands_runs.ipynb #e2650e4b
 import argparse
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ def _device(name: str) -> str:
 def _asked(args: argparse.Namespace):  # a TrainConfig
     "What a command line says of a run."
     from atss_nb.model.detectors import ModelConfig
-    from atss_nb.run.training import TrainConfig
+    from atss_nb.run.settings import TrainConfig
 
     names = ("data", "format", "balance", "batch_size", "lr", "precision", "workers", "seed")
     small = args.model == "small"
@@ -34,7 +35,7 @@ def _asked(args: argparse.Namespace):  # a TrainConfig
 # %% ../../nbs/5_run/23_commands_runs.ipynb #605390a8
 def _train_config(args: argparse.Namespace):  # a TrainConfig
     "The run that a command line describes, with what was left open chosen from the data."
-    from atss_nb.run.training import open_split, suggest_epochs, suggest_size, suggest_strides
+    from atss_nb.run.settings import open_split, suggest_epochs, suggest_size, suggest_strides
 
     config = _asked(args)
     data, model = open_split(config, "train"), config.model
@@ -46,36 +47,52 @@ def _train_config(args: argparse.Namespace):  # a TrainConfig
     return replace(config, size=size, epochs=epochs, model=replace(model, strides=strides))
 
 # %% ../../nbs/5_run/23_commands_runs.ipynb #recpcmd1
+def _wrong_use(text: str) -> None:
+    "Leave as argparse does."
+    print(f"atss train: {text}", file=sys.stderr)
+    raise SystemExit(2)
+
+
 def _train_recipe(args: argparse.Namespace) -> None:
     "Run a row of the result table, or rehearse it."
     from atss_nb.run.recipes import find_recipe, override, run_recipe
     from atss_nb.run.smoke import smoke
 
     recipe = override(find_recipe(args.recipe), args.set)
-    if args.smoke:
-        run, score = smoke(recipe, args.out)
-        print(
-            f"{recipe.name} runs: two steps, a checkpoint, AP50 {score.AP50 or 0:.2f} (without meaning): {run}"
-        )
+    if not args.smoke:
+        run_recipe(recipe, args.data, args.out, _device(args.device), args.set)
         return
-    if not args.data:
-        raise ValueError(f"--data DIR is missing: the folder of {recipe.data.name}; or --smoke")
-    run_recipe(recipe, args.data, args.out, _device(args.device), args.set)
+    run, score = smoke(recipe, args.out, args.set)
+    print(f"{recipe.name} runs: two steps, a checkpoint, AP50 {score.AP50 or 0:.2f} (of no meaning): {run}")
+
+# %% ../../nbs/5_run/23_commands_runs.ipynb #5c2397c0
+_OF_RECIPES = ("recipe", "--smoke", "--set", "--data", "--out", "--device", "--overwrite")
+
+
+def _check_words(args: argparse.Namespace) -> None:
+    "Leave with 2 where words are missing, or would be without effect."
+    if not (args.data or (args.recipe and args.smoke)):
+        _wrong_use("--data DIR is missing: a folder with the data set")
+    if not args.recipe and (args.smoke or args.set):
+        _wrong_use("--smoke and --set are for a recipe: atss train NAME (atss recipes lists them)")
+    for name, option in _TRAIN.items() if args.recipe else ():
+        value = getattr(args, name.strip("-").replace("-", "_"))
+        if name not in _OF_RECIPES and value not in (None, False, option.get("default")):
+            _wrong_use(f"{name} is the recipe's to say: change it with --set (atss recipes {args.recipe})")
 
 # %% ../../nbs/5_run/23_commands_runs.ipynb #3a3eb8b9
 def _train(args: argparse.Namespace) -> None:
     "Train a detector on a data set: DOTA, HRSC2016, DIOR-R, COCO, YOLO-OBB, labelme, roLabelImg."
     from atss_nb.run.training import train
 
+    _check_words(args)
     if (args.out / "last.pt").exists() and not args.overwrite:
         raise FileExistsError(f"{args.out} holds a run already: choose another --out, or --overwrite it")
     started = time.perf_counter()
     if args.recipe:
         _train_recipe(args)
-    elif args.data:
-        train(_train_config(args), args.out, _device(args.device))
     else:
-        raise ValueError("--data DIR is missing: a folder with the data set")
+        train(_train_config(args), args.out, _device(args.device))
     print(f"trained in {time.perf_counter() - started:.0f} s: {args.out}")
 
 # %% ../../nbs/5_run/23_commands_runs.ipynb #1afec3bc

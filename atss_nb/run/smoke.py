@@ -6,6 +6,7 @@
 __all__ = ['write_mock', 'smoke']
 
 # %% ../../nbs/5_run/22_smoke.ipynb #6a5755af
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,9 +68,10 @@ def write_mock(
 def smoke(
     recipe: Recipe,
     out: str | Path,  # a new folder: data, run
+    changes: Sequence[str] = (),  # as in `override`, already applied: written down only
 ) -> tuple[Path, Evaluation]:  # the run folder, and the score of the test split (of no meaning)
     "Two steps, a checkpoint and an evaluation of a row, small, on files like its data set's."
     small, out = small_version(recipe), Path(out)
     data = write_mock(recipe, out / "data", 2 * small.optimizer.batch_size)
-    run = run_recipe(small, data, out / "run", progress=False, steps=2)
+    run = run_recipe(small, data, out / "run", changes=changes, progress=False, steps=2)
     return run, score_recipe(small, run)
