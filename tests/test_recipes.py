@@ -4,10 +4,11 @@ import json
 
 import pytest
 
+from atss_nb.run.checkpoints import load_checkpoint
 from atss_nb.run.cli import main
 from atss_nb.run.recipe_table import RECIPES
 from atss_nb.run.recipes import find_recipe, override, recipes, train_config
-from atss_nb.run.smoke import smoke
+from atss_nb.run.smoke import smoke, write_mock
 from atss_nb.run.training import TrainConfig
 
 
@@ -19,7 +20,11 @@ def test_every_row_runs(name, tmp_path):
     assert (config.model.angle, config.model.box_loss) == (recipe.model.angle, recipe.model.box_loss)
     assert (config.model.second_stage is None) == (recipe.model.second_stage is None)
     assert (config.lr, config.rotate) == (recipe.optimizer.lr, recipe.transforms.rotate)
+    assert load_checkpoint(run / "last.pt")["step"] == 2
     assert score.AP50 is None or 0 <= score.AP50 <= 1
+    tiles = [p for p in (run / "tiles/train").rglob("*.png")]
+    whole = recipe.optimizer.batch_size
+    assert len(tiles) > whole if recipe.data.tiling else not tiles
 
 
 def test_configurations_survive_json():
@@ -47,20 +52,66 @@ def test_wrong_overrides_say_what_was_expected(change, message):
         override(find_recipe("retina-r50-oc-1x-dota"), [change])
 
 
-def test_the_command_lists_prints_and_rehearses(tmp_path, capsys):
-    assert main(["recipes"]) == 0
-    assert all(name in capsys.readouterr().out for name in [recipes()[0], recipes()[-1]])
-    words = [
-        "train",
-        "retina-r50-oc-1x-dota",
-        "--smoke",
-        "--set",
-        "model.k=7",
-        "--out",
-        str(tmp_path / "run"),
-    ]
-    assert main(words) == 0
+def run(*words) -> int:
+    return main([str(word) for word in words])
+
+
+def test_the_list_and_a_row_are_printed(capsys):
+    assert run("recipes") == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in recipes())
+    assert run("recipes", "faster-rcnn-r50-oc-1x-dota", "--set", "optimizer.lr=0.5") == 0
+    text = capsys.readouterr().out
+    assert "optimizer.lr = 0.5" in text and "published.AP50 = 69.72" in text and "confound: " in text
+
+
+def test_a_rehearsal_writes_down_what_was_changed(tmp_path, capsys):
+    words = ["retina-r101-le135-3x-hrsc2016-rr", "--smoke", "--set", "model.k=7", "--out", tmp_path / "run"]
+    assert run("train", *words) == 0
     saved = json.loads((tmp_path / "run/run/recipe.json").read_text())
-    assert saved["model"]["k"] == 7
-    assert main(["recipes", "retina-r50-oc-1x-dotta"]) == 1
-    assert "did you mean" in capsys.readouterr().err
+    assert (saved["model"]["k"], saved["overrides"]) == (7, ["model.k=7"])
+    config = TrainConfig.from_json((tmp_path / "run/run/config.json").read_text())
+    assert config.model.k == 7
+    assert "two steps" in capsys.readouterr().out
+
+
+def test_a_row_trains_on_a_given_data_set(tmp_path):
+    row = RECIPES["retina-r101-le135-3x-hrsc2016-rr"]
+    data = write_mock(row, tmp_path / "data")
+    small = ["model.backbone=resnet18", "model.weights=None", "model.channels=16", "transforms.size=(64, 64)"]
+    changes = [word for change in (*small, "schedule.epochs=1") for word in ("--set", change)]
+    assert run("train", row.name, "--data", data, "--out", tmp_path / "run", *changes) == 0
+    assert load_checkpoint(tmp_path / "run/last.pt")["classes"] == ["ship"]
+
+
+@pytest.mark.parametrize(
+    "words, near",
+    [
+        (["recipes", "retina-r50-oc-1x-dotta"], "did you mean retina-r50-oc-1x-dota"),
+        (["train", "retina-r50-oc-1x-dotta", "--smoke"], "did you mean retina-r50-oc-1x-dota"),
+        (["train", "retina-r50-oc-1x-dota", "--smoke", "--set", "optimizer.l=1"], "did you mean"),
+        (["convert-weights", "a.pth", "b.safetensors", "--recipe", "faster-rcnn"], "faster-rcnn-r50"),
+    ],
+)
+def test_a_wrong_name_is_answered_with_near_ones(words, near, tmp_path, capsys):
+    words += ["--out", tmp_path / "run"] if words[0] == "train" else []
+    assert run(*words) == 1
+    error = capsys.readouterr().err
+    assert near in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        ([], "--data DIR is missing"),
+        (["retina-r50-oc-1x-dota"], "--data DIR is missing"),
+        (["--data", "d", "--set", "model.k=7"], "are for a recipe"),
+        (["--data", "d", "--smoke"], "are for a recipe"),
+        (["retina-r50-oc-1x-dota", "--data", "d", "--lr", 0.1], "--lr is the recipe's"),
+    ],
+)
+def test_wrong_words_leave_with_2(words, said, tmp_path, capsys):
+    with pytest.raises(SystemExit) as leave:
+        run("train", *words, "--out", tmp_path / "run")
+    assert leave.value.code == 2 and said in capsys.readouterr().err
