@@ -21,10 +21,7 @@ from atss_nb.geometry.overlap import box_iou_rotated
 from atss_nb.samples.anchors import AnchorGrid
 from atss_nb.samples.assign import ATSS
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
-    pytest.mark.xdist_group("browser"),  # one JupyterLab and one Chromium for all
-]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 NAMES = ("microscope", "walk", "dial", "tiling", "coder", "nms", "curve")
 KINDS = {name: explorer_code(name) for name in NAMES} | {"player": explorer_code("player", "run")}
 RULER = """from atss_nb.explore.explorers import Explorer
