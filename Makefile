@@ -47,7 +47,7 @@ test-notebooks: $(READY)
 
 test-python: $(READY)
 	@echo "== Tests"
-	@$(ONE_THREAD) timeout 1800 $(BIN)/pytest -q --numprocesses 2 --durations 10 tests
+	@$(ONE_THREAD) timeout 1800 $(BIN)/pytest -q --numprocesses 2 --dist loadfile --durations 10 tests
 
 test-gpu: $(READY)
 	@$(PIP) ".[dev,cuda]"
