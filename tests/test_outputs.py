@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from atss_nb.data.formats import read_dota
 from atss_nb.geometry.boxes import obb2poly
-from atss_nb.run.commands_runs import FORMATS, write_found
+from atss_nb.run.commands_images import FORMATS, write_found
 from atss_nb.run.outputs import COLUMNS, image_place, read_json, write_csv, write_geojson, write_json
 from atss_nb.run.results import Prediction, read_task1
 

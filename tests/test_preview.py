@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 import atss_nb.data.windows as windows
-from atss_nb.run.commands_runs import draw_prediction, preview
+from atss_nb.run.commands_images import draw_prediction, preview
 from atss_nb.run.results import Prediction
 
 

@@ -19,8 +19,10 @@ from pathlib import Path
 
 from .. import __version__
 from .commands_data import DATA_COMMANDS
+from .commands_images import IMAGE_COMMANDS, image_paths
+from .commands_recipes import RECIPE_COMMANDS
 from .commands_results import RESULT_COMMANDS
-from .commands_runs import RUN_COMMANDS, image_paths
+from .commands_runs import RUN_COMMANDS
 
 # %% ../../nbs/5_run/23_cli.ipynb #5d204167
 def _demo(args: argparse.Namespace) -> None:
@@ -111,6 +113,8 @@ COMMANDS = {
     "explore": (_explore, _EXPLORE),
     **DATA_COMMANDS,
     **RUN_COMMANDS,
+    **IMAGE_COMMANDS,
+    **RECIPE_COMMANDS,
     **RESULT_COMMANDS,
 }
 
