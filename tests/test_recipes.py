@@ -22,7 +22,7 @@ def test_every_row_runs(name, tmp_path):
     assert (config.lr, config.rotate) == (recipe.optimizer.lr, recipe.transforms.rotate)
     assert load_checkpoint(run / "last.pt")["step"] == 2
     assert score.AP50 is None or 0 <= score.AP50 <= 1
-    tiles = [p for p in (run / "tiles/train").rglob("*.png")]
+    tiles = list((run / "tiles/train").rglob("*.png"))
     whole = recipe.optimizer.batch_size
     assert len(tiles) > whole if recipe.data.tiling else not tiles
 
