@@ -127,10 +127,13 @@ class Trainer:
             self.optimizer, lambda step: lr_factor(step, self.steps, config.schedule, warmup)
         )
 
-    def epoch(self) -> Iterator[dict[str, Tensor]]:  # what `train_step` returns, once a step
+    def epoch(
+        self,
+        steps: int | None = None,  # at most; None: all
+    ) -> Iterator[dict[str, Tensor]]:  # what `train_step` returns, once a step
         "Show the model every training image once."
         self.model.train()
-        for images, targets in self.loader:
+        for images, targets in islice(self.loader, steps):
             yield train_step(self.model, images, targets, self.optimizer, self.config)
             self.schedule.step()
             self.step += 1
@@ -194,7 +197,7 @@ def train(
     with tqdm(total=run.steps, unit="step", disable=not progress) as bar:
         for epoch in range(config.epochs):
             bar.set_description(f"epoch {epoch + 1}/{config.epochs}")
-            for losses in islice(run.epoch(), steps):
+            for losses in run.epoch(steps):
                 if run.step % 10 == 0 or run.step == run.steps - 1:
                     log.write(**_loss_row(run, epoch, losses, time.perf_counter() - start))
                     bar.set_postfix(loss=f"{losses['loss']:.3f}", refresh=False)
