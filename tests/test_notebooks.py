@@ -20,9 +20,9 @@ def cells(path: Path, kind: str) -> list[dict]:
 
 
 def code_lines(cell: dict) -> int:
-    "Lines of code: blank lines, comments, flags, imports and the documented parameters of a signature do not count."
+    "Lines of code: blank lines, comments, flags, imports, documented parameters and documented fields do not count."
     lines = [line.strip() for line in cell["source"].split("\n")]
-    text = re.compile(r"$|#|import |from |\) ->|\w+: .+,(\s+#.*)?$")
+    text = re.compile(r"$|#|import |from |\) ->|\w+: .+,(\s+#.*)?$|\w+: .+ = .+  # ")
     return sum(not text.match(line) for line in lines)
 
 
