@@ -100,7 +100,7 @@ def ignored(
 
 # %% ../../nbs/3_model/12_batches.ipynb #bbd9f18c
 def check_finite(
-    values: Tensor,  # (B, ...), or (P, 5) with images and objects
+    values: Tensor,  # (B, ...), or (P,) or (P, 5) with images and objects
     name: str,  # what they are
     images: Tensor | None = None,  # (P,) image of each row
     objects: Tensor | None = None,  # (P,) object of each row
@@ -108,7 +108,7 @@ def check_finite(
     "Raise FloatingPointError that names the first image, and object, with a NaN or infinite value."
     if values.isfinite().all():
         return
-    row = int((~values.isfinite()).flatten(1).any(1).nonzero()[0])
+    row = int((~values.isfinite()).reshape(len(values), -1).any(1).nonzero()[0])
     where = f"image {row}" if images is None else f"object {int(objects[row])} of image {int(images[row])}"
     raise FloatingPointError(
         f"{name} of {where} in the batch: not finite. Look at that image and its labels; "
