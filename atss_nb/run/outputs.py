@@ -8,6 +8,7 @@ __all__ = ['COLUMNS', 'objects', 'write_json', 'read_json', 'write_csv', 'write_
 # %% ../../nbs/5_run/21_outputs.ipynb #99ccf07f
 import csv
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -102,10 +103,13 @@ def image_place(path: Path):  # transform (column, row) -> (x, y), and the name 
         import rasterio
     except ImportError as error:
         raise ImportError("rasterio is missing: pip install 'atss_nb[geo]'") from error
-    with rasterio.open(path) as image:
-        if image.crs is None:
-            raise ValueError(f"{path}: expected a GeoTIFF with a coordinate system, found none")
-        return image.transform, image.crs
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # said below, as an error
+        with rasterio.open(path) as image:
+            transform, system = image.transform, image.crs
+    if system is None:
+        raise ValueError(f"{path}: expected a GeoTIFF with a coordinate system, found none")
+    return transform, system
 
 # %% ../../nbs/5_run/21_outputs.ipynb #b200310a
 def write_geojson(
