@@ -82,25 +82,6 @@ def iou_slopes(
     (slopes,) = torch.autograd.grad(iou.sum(), pair)
     return iou.item(), slopes
 
-
-def edge_pushes(
-    box: Tensor,  # (5,)
-    slope: Tensor,  # (5,) d IoU / d box
-) -> list[dict]:  # of the four edges: at, normal, push [1 / px]
-    "What moving each edge outwards by one pixel adds to the IoU."
-    x, y, w, h, t = box.tolist()
-    gx, gy, gw, gh, _ = slope.tolist()
-    edges = [(cos(t), sin(t), w, gw), (-sin(t), cos(t), h, gh)]
-    edges += [(-nx, -ny, side, g) for nx, ny, side, g in edges]
-    return [
-        {
-            "at": [x + nx * side / 2, y + ny * side / 2],
-            "normal": [nx, ny],
-            "push": g + (nx * gx + ny * gy) / 2,
-        }
-        for nx, ny, side, g in edges
-    ]
-
 # %% ../../nbs/6_explore/25_geometry.ipynb #c580091a
 def edge_pushes(
     box: Tensor,  # (5,)
@@ -196,28 +177,6 @@ def broken(
         points.append([x[i], y[i]])
     return points
 
-# %% ../../nbs/6_explore/25_geometry.ipynb #c92cb0e8
-def turned_copies(
-    box: Tensor,  # (5,)
-    degrees: Tensor,  # (P,) clockwise on the screen
-) -> Tensor:  # (P, 5)
-    "A box turned about its own centre."
-    return box + torch.zeros(5).index_fill(0, torch.tensor(4), 1).to(box) * torch.deg2rad(degrees)[:, None]
-
-
-def broken(
-    x: Tensor,  # (P,)
-    y: Tensor,  # (P,)
-    jump: float,  # a larger step is no line
-) -> list:  # points, with None where the curve jumps
-    "A curve with gaps at its jumps."
-    x, y = x.tolist(), y.tolist()
-    points = [[x[0], y[0]]]
-    for i in range(1, len(x)):
-        points += [None] if abs(y[i] - y[i - 1]) > jump else []
-        points.append([x[i], y[i]])
-    return points
-
 # %% ../../nbs/6_explore/25_geometry.ipynb #477d05d1
 def name_rows(box: Tensor, chosen: str) -> list[dict]:
     "The table of names."
@@ -236,24 +195,6 @@ def dial_rings(box: Tensor, chosen: str) -> list[dict]:
     return rings
 
 # %% ../../nbs/6_explore/25_geometry.ipynb #88d7291d
-def name_rows(box: Tensor, chosen: str) -> list[dict]:
-    "The table of names."
-    units = {name: "degrees" if name in _MIRRORED else "rad" for name in _RANGES}
-    return [
-        {"name": n, "numbers": v, "unit": units[n], "chosen": n == chosen} for n, v in names_of(box).items()
-    ]
-
-
-def dial_rings(box: Tensor, chosen: str) -> list[dict]:
-    "Range and angle of each convention, clockwise on the screen [degrees]."
-    rings = []
-    for name, numbers in names_of(box).items():
-        at = -numbers[4] if name in _MIRRORED else torch.rad2deg(numbers[4])
-        low, high = _RANGES[name]
-        rings.append({"name": name, "low": low, "high": high, "at": at, "chosen": name == chosen})
-    return rings
-
-
 def jump_note(box: Tensor, turn: Tensor, definition: str) -> str:
     "What the border of the range does to a target and its prediction, in words; empty where it does nothing."
     pred = turned_copies(box, turn)
