@@ -161,6 +161,7 @@ def run_recipe(
     changes: Sequence[str] = (),  # as in `override`, already applied: written down only
     progress: bool = True,
     steps: int | None = None,  # steps of an epoch at most; None: all
+    **go_on,  # resume, tensorboard, as in `train`
 ) -> Path:  # the run folder
     "Cut, train, save. Raises what reading the data raises."
     out = Path(out)
@@ -168,7 +169,7 @@ def run_recipe(
     home = _tile(recipe, Path(data), out / "tiles")
     with replacing(out / "recipe.json") as draft:
         draft.write_text(json.dumps(asdict(recipe) | {"overrides": list(changes)}, indent=2), "utf-8")
-    return train(train_config(recipe, home), out, device, progress, steps=steps)
+    return train(train_config(recipe, home), out, device, progress, steps=steps, **go_on)
 
 # %% ../../nbs/5_run/22_recipes.ipynb #cc374b97
 def score_recipe(

@@ -20,7 +20,7 @@ from ..model.detectors import ModelConfig
 _CHOICES = {
     "optimizer": ("adamw", "sgd"),
     "schedule": ("cosine", "step"),
-    "precision": ("auto", "float32", "bfloat16"),
+    "precision": ("auto", "float32", "bfloat16", "float16"),
 }
 
 # %% ../../nbs/5_run/19_settings.ipynb #2e2e99d1
@@ -39,7 +39,8 @@ class TrainConfig:
     fit: str = "min_area"  # how a polygon becomes a box, as in poly2obb
     size: int | tuple[int, int] = 0  # long side, or (short, long) that both hold [px]; 0 keeps the images
     epochs: int = 12
-    batch_size: int = 8
+    batch_size: int = 8  # images of a step, in all processes together
+    accumulate: int = 1  # parts that a process works through one after the other: less memory, same step
     optimizer: str = "adamw"  # "adamw" or "sgd" (momentum 0.9)
     lr: float = 2e-3  # base rate, for the batch size above
     weight_decay: float = 0.05
@@ -48,12 +49,18 @@ class TrainConfig:
     warmup_steps: int = 0  # the same in steps; 0: the share counts
     decay_vectors: bool = False  # decay biases and norms, too
     clip_norm: float = 10.0  # longest gradient allowed (L2)
-    precision: str = "auto"  # "float32", "bfloat16" (autocast), or "auto": what the hardware is made for
+    precision: str = (
+        "auto"  # "float32"; "bfloat16", "float16" (autocast); "auto": what the hardware is made for
+    )
+    compile: bool = False  # compile the network: minutes once, then faster on a GPU
     augment: bool = True  # mirror half of the images, and what the next three say
     quarter_turns: bool = True
     photometric: bool = True  # brightness, contrast, saturation
     rotate: tuple[float, ...] = ()  # turn half of the images by one of these [degrees]
     validations: int = 4  # how often the validation split is scored during the run
+    ema: float = 0.0  # score and keep weights averaged over about 1 / (1 - ema) steps; 0: the last ones
+    patience: int = 0  # stop after so many validations without a better one; 0: never
+    save_every: int = 1000  # steps between two checkpoints within an epoch
     workers: int = 0  # processes that load images; 0 loads in this one
     seed: int = 0
 
@@ -61,9 +68,11 @@ class TrainConfig:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}")
-        if min(self.epochs, self.batch_size) < 1 or self.lr <= 0:
-            numbers = f"epochs {self.epochs}, batch_size {self.batch_size} and lr {self.lr}"
-            raise ValueError(f"{numbers} must be positive")
+        for name in ("epochs", "batch_size", "accumulate", "save_every", "lr"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a positive number")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema is {self.ema}, expected a number in [0, 1), such as 0.998")
 
     @classmethod
     def from_json(cls, text: str) -> "TrainConfig":
