@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['padded_size', 'pad_images', 'normalized_batch', 'check_images', 'check_targets', 'Matches', 'match', 'ignored',
-           'to_device', 'check_finite']
+           'to_device', 'at_least_one', 'check_finite']
 
 # %% ../../nbs/3_model/12_batches.ipynb #c2a5380b
 from collections.abc import Sequence
@@ -122,6 +122,11 @@ def to_device(
         {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in t.items()}
         for t in targets
     ]
+
+# %% ../../nbs/3_model/12_batches.ipynb #c5b6520e
+def at_least_one(count: Tensor) -> Tensor:
+    "What a sum over the positives is divided by, where there may be none."
+    return count.clamp(min=1)
 
 # %% ../../nbs/3_model/12_batches.ipynb #bbd9f18c
 def check_finite(

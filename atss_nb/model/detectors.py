@@ -18,6 +18,7 @@ from ..geometry.boxes import AngleDef, regularize
 from ..geometry.nms import batched_nms_rotated
 from .backbones import DEPTHS, choose, resnet_fpn, small_fpn
 from atss_nb.model.batches import (
+    at_least_one,
     check_finite,
     check_images,
     check_targets,
@@ -76,13 +77,13 @@ def detector_losses(
     assigner: ATSS | MaxIoU | CenterSampling,
     coder: DeltaXYWHA | DistanceLTRB,
     config: ModelConfig,
-    mean: Callable[[Tensor], Tensor] = torch.clone,  # of a count, over the processes of a distributed run
+    divisor: Callable[[Tensor], Tensor] = at_least_one,  # of a sum, from a count of this process
 ) -> dict[str, Tensor]:  # "classification", "box", perhaps "centerness": scalars whose sum is the loss
     "Focal loss over all anchors, box loss over the positives, both per positive of the batch."
     boxes = [t["boxes"] for t in targets]
     skip = [ignored(t, config.train_difficult) for t in targets]
     found = match(assigner(anchors, boxes, skip).gt_index, targets)
-    positives = mean(torch.tensor(float(len(found.image)), device=said.logits.device)).clamp(min=1)
+    positives = divisor(torch.tensor(float(len(found.image)), device=said.logits.device))
     focal = focal_loss(said.logits, found.labels) * (found.labels != -2)[..., None]
     check_finite(focal, "classification loss")
     mine, deltas = anchors.boxes[found.anchor], said.deltas[found.image, found.anchor]
@@ -95,7 +96,7 @@ def detector_losses(
         return losses | {"box": config.box_weight * box.sum() / positives}
     central = centerness(mine, found.boxes)
     logits = said.centerness[found.image, found.anchor]
-    losses["box"] = config.box_weight * (box * central).sum() / mean(central.sum().detach()).clamp(min=1)
+    losses["box"] = config.box_weight * (box * central).sum() / divisor(central.sum())
     entropy = F.binary_cross_entropy_with_logits(logits, central, reduction="sum")
     return losses | {"centerness": entropy / positives}
 
@@ -153,9 +154,7 @@ class RetinaNet(nn.Module):
         super().__init__()
         self.backbone, self.head, self.config = backbone, head, config
         self.anchor_grid, self.coder, self.assigner = anchor_grid, coder, assigner
-        self.mean = (
-            torch.clone
-        )  # of a count, over the processes of a distributed run; alone it stays as it is
+        self.divisor = at_least_one  # a run of several processes has another
 
     def forward(
         self,
@@ -175,7 +174,7 @@ class RetinaNet(nn.Module):
             said = HeadOutput(*(None if x is None else x.float() for x in said))
             if self.training:
                 rules = self.assigner, self.coder, self.config
-                return detector_losses(said, anchors, targets, *rules, self.mean)
+                return detector_losses(said, anchors, targets, *rules, self.divisor)
             each = [HeadOutput(*(None if x is None else x[i] for x in said)) for i in range(len(images))]
             sizes = [x.shape[-2:] for x in images]
             found = zip(each, sizes, strict=True)

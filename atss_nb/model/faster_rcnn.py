@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..geometry.boxes import AngleDef, obb2hbb, regularize
 from ..geometry.nms import batched_nms_rotated
 from atss_nb.model.batches import (
+    at_least_one,
     check_finite,
     check_images,
     check_targets,
@@ -105,7 +106,7 @@ def proposal_losses(
     assigner,  # as for `ATSS`: which anchor learns which object
     coder: DeltaXYWHA,
     config: ModelConfig,
-    mean: Callable[[Tensor], Tensor] = torch.clone,  # of a count, over the processes of a distributed run
+    divisor: Callable[[Tensor], Tensor] = at_least_one,  # of a sum, from a count of this process
 ) -> dict[str, Tensor]:  # "objectness" and "proposal"
     "What the proposal network has to learn from a sample of its anchors."
     if deltas.shape[-1] == 4:
@@ -113,7 +114,7 @@ def proposal_losses(
     boxes, skip = [t["boxes"] for t in targets], [ignored(t, config.train_difficult) for t in targets]
     found = match(assigner(anchors, boxes, skip).gt_index, targets)
     chosen = _drawn(found.labels, config)
-    truth, count = (found.labels >= 0).float(), mean(chosen.sum().float()).clamp(min=1)
+    truth, count = (found.labels >= 0).float(), divisor(chosen.sum().float())
     objectness = F.binary_cross_entropy_with_logits(logits[chosen], truth[chosen], reduction="sum")
     rows = chosen[found.image, found.anchor]
     image, anchor = found.image[rows], found.anchor[rows]
@@ -184,7 +185,7 @@ def second_losses(
     said: tuple[Tensor, Tensor, Tensor | None],  # of `RoIHead`, for the S proposals of all images
     chosen: Sequence[Chosen],  # of each image
     coder: DeltaXYWHA,
-    mean: Callable[[Tensor], Tensor] = torch.clone,  # as in `proposal_losses`
+    divisor: Callable[[Tensor], Tensor] = at_least_one,  # as in `proposal_losses`
 ) -> dict[str, Tensor]:  # "classification", "box", perhaps "upright"
     "Cross entropy of the classes, smooth L1 of the deltas."
     logits, deltas, upright = said
@@ -193,7 +194,7 @@ def second_losses(
     )
     image = torch.cat([torch.full_like(c.labels, i) for i, c in enumerate(chosen)])
     real = labels < logits.shape[1] - 1
-    count = mean(torch.tensor(float(len(labels)), device=logits.device)).clamp(min=1)
+    count = divisor(torch.tensor(float(len(labels)), device=logits.device))
     truth = coder.encode(boxes[real], wanted[real])
     moved = smooth_l1_loss(_mine(deltas[real], labels[real]), truth)
     check_finite(moved, "box loss", image[real], objects[real])
@@ -244,9 +245,7 @@ class TwoLooks(nn.Module):
         self.head = RoIHead(config.channels, num_classes, *look)
         self.rpn_coder = DeltaXYWHA.preset(config.angle) if stage.oriented else _UPRIGHT
         self.coder = DeltaXYWHA.preset(config.angle, stds=stage.stds)
-        self.mean = (
-            torch.clone
-        )  # of a count, over the processes of a distributed run; alone it stays as it is
+        self.divisor = at_least_one  # a run of several processes has another
 
     def first_look(
         self,
@@ -294,8 +293,8 @@ class FasterRCNN(TwoLooks):
             parts = (x.split([len(p) for p in proposals]) for x in (logits, deltas))
             each = zip(*parts, proposals, (x.shape[-2:] for x in images), strict=True)
             return [second_detect(*one, self.coder, self.config) for one in each]
-        losses = proposal_losses(*first, targets, self.assigner, self.rpn_coder, self.config, self.mean)
+        losses = proposal_losses(*first, targets, self.assigner, self.rpn_coder, self.config, self.divisor)
         pairs = zip(proposals, targets, strict=True)
         chosen = [choose_proposals(*pair, self.num_classes, self.config) for pair in pairs]
         said = self.second_look(features, [c.boxes for c in chosen])
-        return losses | second_losses(said, chosen, self.coder, self.mean)
+        return losses | second_losses(said, chosen, self.coder, self.divisor)

@@ -27,9 +27,9 @@ class Engine:
         "The model as it is called in training: afterwards gradients are those of all processes."
         return model
 
-    def mean(self, count: Tensor) -> Tensor:
-        "A number averaged over the processes."
-        return count
+    def divisor(self, count: Tensor) -> Tensor:
+        "What a process divides its sum by: the mean of the counts; as if all of them together were at least one."
+        return count.clamp(min=1)
 
     def gather(self, rows: list) -> list:
         "What all processes have found, in the order of their ranks."
@@ -61,8 +61,8 @@ class Distributed(Engine):
     def wrap(self, model: nn.Module) -> nn.Module:
         return self.accelerator.prepare_model(model)
 
-    def mean(self, count: Tensor) -> Tensor:
-        return self.accelerator.reduce(count, "mean")
+    def divisor(self, count: Tensor) -> Tensor:
+        return self.accelerator.reduce(count, "mean").clamp(min=1 / self.world)
 
     def gather(self, rows: list) -> list:
         from accelerate.utils import gather_object

@@ -204,7 +204,7 @@ class Trainer:
             if config.ema
             else None
         )
-        self.model.mean = self.engine.mean
+        self.model.divisor = self.engine.divisor
         if config.compile:
             self.model.backbone.compile()
             self.model.head.compile()
