@@ -44,9 +44,11 @@ def _to_arrays(
     annotation: Annotation,
     boxes: np.ndarray,  # (G, 5)
     number: dict[str, int],  # class name -> label
-) -> dict:  # boxes (G, 5) float32, labels (G,) int64, difficult (G,) bool
+    hardest: int,  # difficulty up to which objects are taken
+) -> dict:  # boxes (G', 5) float32, labels (G',) int64, difficult (G',) bool
     labels = np.array([number[name] for name in annotation.classes], dtype=np.int64)
-    return {"boxes": boxes, "labels": labels, "difficult": annotation.difficult > 0}
+    objects = {"boxes": boxes, "labels": labels, "difficult": annotation.difficult > 0}
+    return {key: value[annotation.difficult <= hardest] for key, value in objects.items()}
 
 # %% ../../nbs/4_data/18_datasets.ipynb #5e9151a5
 def _prepare(
@@ -54,6 +56,7 @@ def _prepare(
     classes: Sequence[str],  # their order gives the label numbers
     angle: AngleDef | str,
     fit: str,
+    hardest: int,
 ) -> list[dict | None]:  # what a detector learns from, as arrays
     "Turn polygons into boxes (all at once: a call for each image costs ten times as much) and names into numbers."
     known = [a for a in annotations if a is not None]
@@ -61,7 +64,7 @@ def _prepare(
     boxes = poly2obb(torch.from_numpy(polys).float(), angle, fit).numpy()
     parts = iter(np.split(boxes, np.cumsum([len(a) for a in known])[:-1]))
     number = {name: i for i, name in enumerate(classes)}
-    return [None if a is None else _to_arrays(a, next(parts), number) for a in annotations]
+    return [None if a is None else _to_arrays(a, next(parts), number, hardest) for a in annotations]
 
 # %% ../../nbs/4_data/18_datasets.ipynb #71bc627e
 def _drop_thin(
@@ -93,12 +96,13 @@ class DetectionDataset(Dataset):
         fit: str = "min_area",  # how a polygon becomes a box, as in poly2obb
         min_side: float = 1.0,  # objects with a shorter side are left out, with a warning [px]
         keep_empty: bool = True,  # images without objects; unlabelled ones stay in any case
+        hardest: int = 2,  # difficulty up to which objects are taken; harder ones are not there
     ):
         self.folder, self.transforms = Path(folder), transforms
         annotations = [one.annotation for one in images]
         found = {name for a in annotations if a is not None for name in a.classes}
         self.classes = tuple(sorted(found) if classes is None else classes)
-        objects = _prepare(annotations, self.classes, angle, fit)
+        objects = _prepare(annotations, self.classes, angle, fit, hardest)
         known = [(o, one.name) for o, one in zip(objects, images, strict=True) if o is not None]
         self.dropped = [line for o, name in known for line in _drop_thin(o, name, self.classes, min_side)]
         kept = [i for i, o in enumerate(objects) if keep_empty or o is None or len(o["labels"])]
@@ -130,7 +134,7 @@ class DotaDataset(DetectionDataset):
         angle: AngleDef | str = AngleDef.LE90,  # the definition the boxes obey
         transforms: Callable | None = None,  # (image, target) -> (image, target)
         labels: str = "required",  # or "optional": images may lack a label file
-        **options,  # fit, min_side, keep_empty, as in DetectionDataset
+        **options,  # fit, min_side, keep_empty, hardest, as in DetectionDataset
     ):
         if labels not in ("required", "optional"):
             raise ValueError(f"labels: expected 'required' or 'optional', got {labels!r}")
@@ -149,7 +153,7 @@ def open_dataset(
     split: str,  # "train", "val", "test", or "trainval": both
     format: str | None = None,  # a name in layouts.FORMATS; None: what the folder looks like
     classes: Sequence[str] | None = None,  # their order gives the label numbers; None: sorted names found
-    **options,  # angle, transforms, fit, min_side, keep_empty, as in DetectionDataset
+    **options,  # angle, transforms, fit, min_side, keep_empty, hardest, as in DetectionDataset
 ) -> DetectionDataset:
     "A split of a data set in any format. Raises `NoSuchSplit` or `LabelError` that names what is wrong."
     format = format or detect_format(root)

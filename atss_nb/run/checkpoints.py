@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from ..data.formats import replacing
+from ..model.weights import read_numbers
 
 # %% ../../nbs/5_run/19_checkpoints.ipynb #911c2ba0
 def save_checkpoint(path: str | Path, state: dict) -> None:
@@ -29,12 +30,7 @@ def save_checkpoint(path: str | Path, state: dict) -> None:
 # %% ../../nbs/5_run/19_checkpoints.ipynb #d39f7503
 def load_checkpoint(path: str | Path) -> dict:
     "Read a checkpoint onto the CPU. Raises `ValueError` where the file is not a checkpoint of this library."
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+    state = read_numbers(path)
     if not isinstance(state, dict) or not {"model", "config", "classes"} <= state.keys():
         raise ValueError(
             f"{path} is no checkpoint of atss_nb: expected the entries model, config and classes"

@@ -132,7 +132,7 @@ def train_config(
     "The training that a recipe describes."
     d, o, t, s = recipe.data, recipe.optimizer, recipe.transforms, recipe.schedule
     return TrainConfig(
-        str(data), recipe.model, d.format, d.classes, keep_empty=d.keep_empty, train_split=d.train,
+        str(data), recipe.model, d.format, d.classes, keep_empty=d.keep_empty, hardest=d.hardest, train_split=d.train,
         val_split=d.test, fit=d.fit, size=t.size, rotate=t.rotate, quarter_turns=False, photometric=False,
         epochs=s.epochs, warmup=0.0, warmup_steps=s.warmup_steps, schedule="step", validations=0,
         optimizer="sgd", lr=o.lr, batch_size=o.batch_size, weight_decay=o.weight_decay, decay_vectors=True,

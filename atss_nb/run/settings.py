@@ -33,6 +33,7 @@ class TrainConfig:
     format: str = ""  # of the data: a name in layouts.FORMATS; "": what the folder looks like
     classes: tuple[str, ...] = ()  # empty: the names in the training labels
     keep_empty: bool = True  # train on images without objects, too
+    hardest: int = 2  # difficulty up to which objects are learnt; harder ones are background
     balance: float = 0.0  # classes in a smaller share of the images are shown more often; 0: all alike
     train_split: str = "train"  # or "trainval"
     val_split: str = "val"  # scored during the run, where it is there
@@ -142,6 +143,6 @@ def open_split(
         steps += [RandomQuarterTurn(angle)] if config.quarter_turns else []
         steps += [Photometric()] if config.photometric else []
     options = {"angle": config.model.angle, "transforms": Compose(steps), "fit": config.fit}
-    keep_empty = config.keep_empty or name != config.train_split  # what is scored is scored whole
-    classes = list(config.classes) or None
-    return open_dataset(config.data, name, config.format or None, classes, keep_empty=keep_empty, **options)
+    if name == config.train_split:  # what is scored is scored whole
+        options |= {"keep_empty": config.keep_empty, "hardest": config.hardest}
+    return open_dataset(config.data, name, config.format or None, list(config.classes) or None, **options)
