@@ -17,8 +17,9 @@ from PIL import Image
 
 from . import craft, facilities, grounds, places
 from .canvas import ASPHALT, CONCRETE, SOIL, Frame, box, ragged, rect, tone
-from .formats import Annotation, replacing, write_dota
+from .formats import Annotation, write_dota
 from .grounds import World, flip
+from ..files import replacing
 
 # %% ../../nbs/4_data/14_scenes.ipynb #58630f03
 @dataclass

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..data.formats import replacing
+from ..files import replacing
 from .config import ModelConfig
 from .detectors import build_model
 

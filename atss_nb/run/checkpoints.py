@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ..data.formats import replacing
+from ..files import replacing
 
 # %% ../../nbs/5_run/19_checkpoints.ipynb #911c2ba0
 def save_checkpoint(path: str | Path, state: dict) -> None:

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from ..data.datasets import BalancedSampler, DetectionDataset, collate
 from ..data.folders import NoSuchSplit
-from ..data.formats import replacing
+from ..files import replacing
 from ..model.detectors import build_model
 from .checkpoints import Log, load_checkpoint, read_log, save_checkpoint
 from .evaluation import Evaluation, evaluate
