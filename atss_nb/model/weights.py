@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..data.formats import replacing
+from ..files import replacing
 from ..geometry.boxes import AngleDef
 from .backbones import choose
 from .config import ModelConfig

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from ..data.formats import replacing
+from ..files import replacing
 from ..model.weights import read_numbers
 
 # %% ../../nbs/5_run/19_checkpoints.ipynb #911c2ba0

@@ -20,11 +20,11 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..data.datasets import DotaDataset
-from ..data.formats import replacing
 from ..data.scenes import write_scenes
 from ..explore.analysis_report import analysis_sections, interval_facts
 from ..explore.plots import detection_sheet, plot_assignment, show_image
 from ..explore.report import write_report
+from ..files import replacing
 from ..model.detectors import ModelConfig
 from .analysis import as_case
 from .breakdown import Analysis, analyse

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..data.formats import replacing
+from ..files import replacing
 from ..model.batches import pad_images
 from ..model.config import ModelConfig
 from ..model.detectors import RetinaNet, build_model, detect

@@ -16,8 +16,8 @@ from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 
 from ..data.folders import find_split
-from ..data.formats import replacing
 from ..data.split import split
+from ..files import replacing
 from ..model.backbones import choose
 from .evaluation import Evaluation, evaluate
 from .inference import predict_dataset

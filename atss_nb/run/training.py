@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from ..data.datasets import DetectionDataset, collate, repeat_factors
 from ..data.folders import NoSuchSplit
-from ..data.formats import replacing
+from ..files import replacing
 from ..model.batches import ignored, padded_size
 from ..model.detectors import build_model
 from ..model.faster_rcnn import upright_boxes
