@@ -52,10 +52,10 @@ def test_boxes_fill_the_file_at_every_size(files, size, batch_size):
         assert torch.allclose(p.boxes[0, :4], torch.tensor([w / 2, h / 2, w, h]), rtol=0.06)
 
 
-def test_batches_are_bounded(files):
+def test_batches_are_bounded_and_of_one_size(files):
     model = Echo()
-    predict(model, files, ["all"], batch_size=2)
-    assert model.batches == [2, 2, 1]
+    predict(model, [files[0]] * 3 + files, ["all"], batch_size=2)
+    assert model.batches == [2, 2, 1, 1, 1, 1]
 
 
 def test_tensors_of_bytes_and_of_floats_are_the_same_image():

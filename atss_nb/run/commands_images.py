@@ -7,44 +7,46 @@ __all__ = ['IMAGE_SUFFIXES', 'FORMATS', 'IMAGE_COMMANDS', 'image_paths', 'previe
 
 # %% ../../nbs/5_run/23_commands_images.ipynb #835309f1
 import argparse
+import glob
 from dataclasses import replace
 from pathlib import Path
 
 from .commands_runs import DEVICE, choose_device
 
 # %% ../../nbs/5_run/23_commands_images.ipynb #1d85fbbf
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+
+def _images(path: Path) -> list[Path]:
+    "The images that a file, a folder or a pattern stands for."
+    if path.is_file():
+        return [path]
+    found = path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path.expanduser()), recursive=True))
+    return sorted(p for p in found if p.suffix.lower() in IMAGE_SUFFIXES)
 
 # %% ../../nbs/5_run/23_commands_images.ipynb #c936b39a
 def image_paths(
-    given: list[Path],  # images and folders of images
+    given: list[Path],  # images, folders of images, and patterns with * or ?
 ) -> list[Path]:
     "The image files named, or in the folders named. Raises `FileNotFoundError` where there are none."
     paths = []
     for path in given:
-        inside = (
-            sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-            if path.is_dir()
-            else [path]
-        )
-        if not inside or not inside[0].exists():
+        inside, kinds = _images(path), ", ".join(IMAGE_SUFFIXES)
+        if not inside:
             raise FileNotFoundError(
-                f"{path}: expected an image, or a folder with {', '.join(IMAGE_SUFFIXES)} files"
+                f"{path}: expected an image, a folder or a pattern that finds {kinds} files"
             )
         paths += inside
     return paths
 
 # %% ../../nbs/5_run/23_commands_images.ipynb #8b8addf8
-def _find(model, paths: list[Path], args: argparse.Namespace, classes: list[str], size: int) -> list:
-    "A Prediction per image: whole at the size of the run, or through windows where they are asked for."
-    from atss_nb.run.huge import predict_windows
+def _find(model, paths: list[Path], args: argparse.Namespace, classes: list[str], size) -> list:
+    "A Prediction per image."
     from atss_nb.run.inference import predict
 
-    if not args.window:
-        return predict(model, paths, classes, size, progress=True, precision=args.precision)
-    words = args.window, args.overlap, args.scales, args.views, args.batch_size
-    kept = {"precision": args.precision, "progress": True}
-    return [predict_windows(model, path, classes, *words, **kept) for path in paths]
+    names = ("precision", "window", "overlap", "scales", "views")
+    asked = {name: getattr(args, name) for name in names}
+    return predict(model, paths, classes, size, args.batch_size, progress=True, **asked)
 
 # %% ../../nbs/5_run/23_commands_images.ipynb #7abb7767
 def preview(
@@ -104,9 +106,11 @@ def write_found(
 def _predict(args: argparse.Namespace) -> None:
     "Find objects on images; write files of results and drawn pictures."
     from atss_nb.run.outputs import image_place
+    from atss_nb.run.results import check_image_ids
     from atss_nb.run.training import load_model
 
     paths = image_paths(args.images)
+    check_image_ids([path.stem for path in paths])
     for path in paths if "geojson" in args.format else ():
         image_place(path)
     model, config, classes = load_model(args.run)
@@ -122,19 +126,30 @@ def _predict(args: argparse.Namespace) -> None:
 # %% ../../nbs/5_run/23_commands_images.ipynb #14e81827
 _PREDICT = {
     "run": {"type": Path, "help": "run folder or checkpoint"},
-    "images": {"type": Path, "nargs": "+", "help": "images, or folders of images"},
+    "images": {
+        "type": Path,
+        "nargs": "+",
+        "help": "images, folders of images, quoted patterns such as 'scenes/**/*.tif'. Of any size: TIFF, PNG "
+        "and JPEG are read in windows (not interlaced or progressive ones), WebP whole, BMP up to 64 megapixels",
+    },
     "--out": {"type": Path, "default": Path("runs/predict")},
     "--score": {"type": float, "default": 0.3, "help": "draw and count what scores at least this"},
     "--format": {"nargs": "+", "default": ("task1",), "choices": FORMATS, "help": "files of results"},
     "--window": {
         "type": int,
-        "default": 0,
-        "help": "look through windows of this side [px]; 0: whole images",
+        "metavar": "SIDE",
+        "help": "look at every image through windows of this side [px]; without: of 1024, and only at images "
+        "over 64 megapixels, or over 2048 px that the run would not shrink",
     },
     "--overlap": {"type": int, "default": 200, "help": "of windows [px]: twice the longest object"},
-    "--scales": {"type": float, "nargs": "+", "default": (1.0,), "help": "of windowed images"},
-    "--views": {"default": "none", "choices": ["none", "flips", "turns", "all"], "help": "looks per window"},
-    "--batch-size": {"type": int, "default": 4, "help": "windows at a time"},
+    "--scales": {
+        "type": float,
+        "nargs": "+",
+        "default": (1.0,),
+        "help": "of looks: to the image for windows, to the size trained with for whole images",
+    },
+    "--views": {"default": "none", "choices": ["none", "flips", "turns", "all"], "help": "of each look"},
+    "--batch-size": {"type": int, "default": 4, "help": "looks at a time"},
     "--precision": {"default": "float32", "choices": ["float32", "bfloat16", "float16"]},
     "--device": DEVICE,
 }

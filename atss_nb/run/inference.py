@@ -6,16 +6,15 @@
 __all__ = ['detect', 'predict_dataset', 'predict']
 
 # %% ../../nbs/5_run/21_inference.ipynb #c91e78e2
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..data.datasets import read_image
-from ..data.transforms import fit_scale, resize
-from ..geometry.boxes import scale_boxes
+from ..model.backbones import choose
+from .huge import VIEWS, Look, Pass, answer, batches, looks, merge_found, plan_passes, size_of
 from .results import Prediction, read_task1, write_task1
 
 # %% ../../nbs/5_run/21_inference.ipynb #3085e14c
@@ -52,36 +51,41 @@ def predict_dataset(
     return predictions, targets
 
 # %% ../../nbs/5_run/21_inference.ipynb #77c82123
-def _load(
-    image: Tensor | str | Path,  # (3, H, W) float in [0, 1] or uint8, or a file
-    size: int,  # long side wanted [px]; 0: as it is
-) -> tuple[Tensor, float]:  # (3, h, w) float in [0, 1], how much larger it has become
-    "An image in the size that the model knows."
-    image = image if isinstance(image, Tensor) else read_image(image)
-    image = image if image.is_floating_point() else image.float() / 255
-    if not size:
-        return image, 1.0
-    scale = fit_scale(image.shape[-2:], size)
-    return resize(image, {"boxes": torch.zeros(0, 5)}, scale)[0], scale
+def _all_looks(images: Sequence, plans: Sequence[list[Pass]], views) -> Iterator[Look]:
+    "Image after image; each is opened when its turn has come."
+    for number, (image, passes) in enumerate(zip(images, plans, strict=True)):
+        yield from looks(image, number, passes, views)
 
 # %% ../../nbs/5_run/21_inference.ipynb #dd032de0
 def predict(
     model: nn.Module,
-    images: Sequence[Tensor | str | Path],  # files, or (3, H, W) tensors: float in [0, 1] or uint8
+    images: Sequence[Tensor | str | Path],  # files of any size, or (3, H, W): float in [0, 1] or uint8
     classes: Sequence[str],  # the names the model was trained with
-    size: int = 0,  # long side that the model was trained with [px]; 0: images as they are
+    size: int | tuple[int, int] = 0,  # long side, or (short, long), trained with [px]; 0: images as they are
     batch_size: int = 8,
     progress: bool = False,  # show a bar
     precision: str = "float32",  # as in `detect`
-) -> list[Prediction]:  # one per image, in order, in the pixels of the image as given
-    "Detect objects in images; they are read a batch at a time."
-    results = []
-    for start in tqdm(range(0, len(images), batch_size), "predicting", disable=not progress):
-        names = images[start : start + batch_size]
-        batch, scales = zip(*(_load(name, size) for name in names), strict=True)
-        for name, scale, found in zip(names, scales, detect(model, batch, precision), strict=True):
-            image_id = str(len(results)) if isinstance(name, Tensor) else Path(name).stem
-            found["boxes"] = scale_boxes(found["boxes"], 1 / scale, 1 / scale)
-            source = name if isinstance(name, Tensor) else Path(name)
-            results.append(Prediction(image_id, **found, classes=tuple(classes), source=source))
-    return results
+    window: int | None = None,  # as in `plan_passes`, like the next two; None: only huge images have windows
+    overlap: int = 200,
+    scales: Sequence[float] = (1.0,),
+    views: str = "none",  # a name in VIEWS
+    nms_threshold: float = 0.1,  # between looks: IoU above which the lower score of a class goes
+) -> list[Prediction]:  # one per image, in order, le90, in the pixels of the image as given
+    "Detect objects in images, small or huge; a batch of looks is in memory at a time."
+    seen = choose(VIEWS, views, "views")
+    plans = [plan_passes(size_of(image), size, window, overlap, scales) for image in images]
+    found, total = [[] for _ in images], len(seen) * sum(len(one.windows) for plan in plans for one in plan)
+    with tqdm(total=total, desc="predicting", unit="look", disable=not progress) as bar:
+        for batch in batches(_all_looks(images, plans, seen), batch_size):
+            said = detect(model, [look.pixels for look in batch], precision)
+            for look, one in zip(batch, said, strict=True):
+                found[look.image].append(answer(look, one))
+            bar.update(len(batch))
+    merged = [merge_found(parts, nms_threshold) for parts in found]
+    return [_prediction(i, image, merged[i], classes) for i, image in enumerate(images)]
+
+
+def _prediction(number: int, image: Tensor | str | Path, found: dict, classes: Sequence[str]) -> Prediction:
+    given = isinstance(image, Tensor)
+    name, source = (str(number), image) if given else (Path(image).stem, Path(image))
+    return Prediction(name, **found, classes=tuple(classes), source=source)
