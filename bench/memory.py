@@ -39,7 +39,7 @@ def run_steps(recipe: Recipe) -> dict:
     from atss_nb.model.detectors import build_model
     from atss_nb.run.recipes import train_config
     from atss_nb.run.settings import best_precision
-    from atss_nb.run.training import make_optimizer, train_step
+    from atss_nb.run.step import make_optimizer, train_step
 
     config = replace(train_config(recipe, ""), precision=best_precision("cpu"))
     model = build_model(recipe.model, len(recipe.data.classes), pretrained=False)

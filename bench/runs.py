@@ -25,7 +25,8 @@ from atss_nb.run.checkpoints import read_log
 from atss_nb.run.inference import predict
 from atss_nb.run.results import write_task1
 from atss_nb.run.settings import TrainConfig, open_split
-from atss_nb.run.training import load_model, train, validate
+from atss_nb.run.trainer import validate
+from atss_nb.run.training import load_model, train
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "data" / "results"

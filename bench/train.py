@@ -24,7 +24,8 @@ from atss_nb.data.scenes import write_scenes
 from atss_nb.model.batches import normalized_batch, to_device
 from atss_nb.model.config import ModelConfig
 from atss_nb.run.settings import TrainConfig, open_split
-from atss_nb.run.training import Trainer, train_step
+from atss_nb.run.step import train_step
+from atss_nb.run.trainer import Trainer
 
 
 def seconds(work, repeats: int, device: torch.device) -> float:

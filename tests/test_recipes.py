@@ -10,8 +10,8 @@ from atss_nb.run.checkpoints import load_checkpoint
 from atss_nb.run.cli import main
 from atss_nb.run.recipe_table import RECIPES
 from atss_nb.run.recipes import find_recipe, override, recipes, run_recipe, small_version, train_config
+from atss_nb.run.settings import TrainConfig, open_split
 from atss_nb.run.smoke import smoke, write_mock
-from atss_nb.run.training import TrainConfig, open_split
 
 
 @pytest.mark.parametrize("name", list(RECIPES))

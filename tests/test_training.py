@@ -16,7 +16,8 @@ from atss_nb.data.scenes import write_scenes
 from atss_nb.model.config import ModelConfig
 from atss_nb.run.checkpoints import load_checkpoint, read_log
 from atss_nb.run.settings import TrainConfig
-from atss_nb.run.training import count_samples, load_model, train
+from atss_nb.run.trainer import count_samples
+from atss_nb.run.training import load_model, train
 
 
 @pytest.fixture(scope="module")

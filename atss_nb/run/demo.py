@@ -31,7 +31,8 @@ from .breakdown import Analysis, analyse
 from .checkpoints import Log, read_log
 from .evaluation import rules
 from .inference import detect, predict_dataset
-from .training import TrainConfig, load_model, open_split, train
+from .settings import TrainConfig, open_split
+from .training import load_model, train
 
 # %% ../../nbs/5_run/23_demo.ipynb #a82ad3c7
 def samples_figure(

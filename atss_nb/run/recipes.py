@@ -22,7 +22,8 @@ from ..model.backbones import choose
 from .evaluation import Evaluation, evaluate
 from .inference import predict_dataset
 from .recipe_table import RECIPES, Recipe
-from .training import TrainConfig, load_model, open_split, train
+from .settings import TrainConfig, open_split
+from .training import load_model, train
 
 # %% ../../nbs/5_run/22_recipes.ipynb #e5c7891d
 def recipes() -> tuple[str, ...]:
