@@ -138,7 +138,7 @@ _WHAT = {
 }
 
 # %% ../../nbs/5_run/23_commands_runs.ipynb #912fd9c0
-_TRAIN = _WHAT | {
+_HOW = {
     "--model": {"default": "small", "choices": MODELS},
     "--skip-empty": {"action": "store_true", "help": "leave out training images without objects"},
     "--balance": {
@@ -164,6 +164,10 @@ _TRAIN = _WHAT | {
         "default": 0,
         "help": "stop after so many validations without a better one; 0: never",
     },
+}
+
+# %% ../../nbs/5_run/23_commands_runs.ipynb #40c02e6a
+_WHERE = {
     "--workers": {"type": int, "default": 0, "help": "processes that load images"},
     "--seed": {"type": int, "default": 0},
     "--device": DEVICE,
@@ -171,6 +175,9 @@ _TRAIN = _WHAT | {
     "--tensorboard": {"action": "store_true", "help": "write a folder for TensorBoard, too"},
     "--overwrite": {"action": "store_true", "help": "replace a run in the folder"},
 }
+
+# %% ../../nbs/5_run/23_commands_runs.ipynb #39b79358
+_TRAIN = _WHAT | _HOW | _WHERE
 
 # %% ../../nbs/5_run/23_commands_runs.ipynb #76e4be01
 def _test(args: argparse.Namespace) -> None:

@@ -42,11 +42,11 @@ def _save(run: Trainer, out: Path, name: str = "last.pt") -> None:
     if run.engine.rank == 0:
         save_checkpoint(out / name, run_state(run))
 
-
+# %% ../../nbs/5_run/19_training.ipynb #edd7248f
 def _is_before(row: dict, done: Progress) -> bool:
     return row["step"] < done.step if "loss" in row else row["epoch"] < done.epochs
 
-
+# %% ../../nbs/5_run/19_training.ipynb #086d4d4e
 def _open_run(
     run: Trainer, out: Path, resume: bool, tensorboard: bool
 ) -> Log | None:  # None: not the first process
@@ -76,7 +76,7 @@ def _score(run: Trainer, out: Path, log: Log | None) -> None:
         run.done.best, run.done.waited = score.AP50 or 0.0, 0
         _save(run, out, "best.pt")
 
-
+# %% ../../nbs/5_run/19_training.ipynb #eea7d8a1
 def _close_epoch(run: Trainer, out: Path, log: Log | None) -> bool:  # whether the run has waited long enough
     "Score if it is due, and save."
     if run.val and _validation_due(run.done.epochs, run.config):
@@ -108,8 +108,7 @@ def _steps(run: Trainer, out: Path, log: Log | None, bar: tqdm, stop: Stop) -> b
 # %% ../../nbs/5_run/19_training.ipynb #2712207e
 def train(
     config: TrainConfig,
-    out: str
-    | Path,  # run folder: config.json, log.jsonl, log.csv, last.pt and, with a validation split, best.pt
+    out: str | Path,  # run folder: config.json, log.jsonl, log.csv, last.pt and, after a validation, best.pt
     device: str | torch.device = "cpu",
     progress: bool = True,  # a bar in the terminal or the notebook
     watch: Callable[[nn.Module, int], None] | None = None,  # called with the model and the epoch after each
