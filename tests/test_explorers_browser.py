@@ -44,7 +44,7 @@ def record_run(folder: Path) -> None:
     from atss_nb.data.scenes import write_scenes
     from atss_nb.model.detectors import ModelConfig, build_model
     from atss_nb.run.demo import watch_image
-    from atss_nb.run.training import TrainConfig, open_split
+    from atss_nb.run.settings import TrainConfig, open_split
 
     write_scenes(folder / "data/test", 1, 128, 3)
     config = TrainConfig(str(folder / "data"))

@@ -13,7 +13,7 @@ from atss_nb.model.detectors import ModelConfig, build_model
 from atss_nb.run.checkpoints import save_checkpoint
 from atss_nb.run.cli import main
 from atss_nb.run.runtime import OnnxDetector, decode_image
-from atss_nb.run.training import TrainConfig
+from atss_nb.run.settings import TrainConfig
 
 CLASSES = ["plane", "ship", "vehicle"]
 PARTS = ("onnx", "onnxscript", "onnxruntime")

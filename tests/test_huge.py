@@ -15,7 +15,7 @@ from atss_nb.run.checkpoints import save_checkpoint
 from atss_nb.run.cli import main
 from atss_nb.run.inference import predict
 from atss_nb.run.outputs import read_json
-from atss_nb.run.training import TrainConfig
+from atss_nb.run.settings import TrainConfig
 
 WINDOWS = {"window": 128, "overlap": 48}
 

@@ -1,15 +1,17 @@
 "Every row of the result table, end to end on files like its data set's; overrides; the commands."
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 
 from atss_nb.run.checkpoints import load_checkpoint
 from atss_nb.run.cli import main
 from atss_nb.run.recipe_table import RECIPES
-from atss_nb.run.recipes import find_recipe, override, recipes, train_config
+from atss_nb.run.recipes import find_recipe, override, recipes, run_recipe, small_version, train_config
+from atss_nb.run.settings import TrainConfig, open_split
 from atss_nb.run.smoke import smoke, write_mock
-from atss_nb.run.training import TrainConfig
 
 
 @pytest.mark.parametrize("name", list(RECIPES))
@@ -25,6 +27,31 @@ def test_every_row_runs(name, tmp_path):
     tiles = list((run / "tiles/train").rglob("*.png"))
     whole = recipe.optimizer.batch_size
     assert len(tiles) > whole if recipe.data.tiling else not tiles
+
+
+def count_boxes(config: TrainConfig, split: str) -> int:
+    data = open_split(config, split)
+    return sum(len(data.target(i)["boxes"]) for i in range(len(data)))
+
+
+@pytest.mark.parametrize(
+    ("name", "dropped"), [("faster-rcnn-r50-oc-1x-dota", True), ("retina-r101-le135-3x-hrsc2016-rr", False)]
+)
+def test_dota_rows_do_not_learn_the_hardest_objects(name, dropped, tmp_path):
+    "As the source does, and only there; what is scored is whole."
+    row = small_version(RECIPES[name])
+    data = write_mock(row, tmp_path / "data")
+    for path in [*data.rglob("*.txt"), *data.rglob("*.xml")]:
+        text = re.sub(
+            r" [01]$", " 2", path.read_text(), count=1, flags=re.M
+        )  # the first object of each image
+        path.write_text(re.sub(r"<difficult>\d", "<difficult>2", text, count=1))
+    run = run_recipe(row, data, tmp_path / "run", progress=False, steps=1)
+    config = TrainConfig.from_json((run / "config.json").read_text())
+    learnt, there = (count_boxes(c, row.data.train) for c in (config, replace(config, hardest=2)))
+    assert 0 < learnt < there if dropped else 0 < learnt == there
+    scored, there = (count_boxes(c, row.data.test) for c in (config, replace(config, hardest=2)))
+    assert 0 < scored == there
 
 
 def test_configurations_survive_json():

@@ -10,10 +10,10 @@ import shapely
 from PIL import Image
 
 from atss_nb.data import craft, facilities, scenes
-from atss_nb.data.canvas import ASPHALT, Canvas, Frame, paint
+from atss_nb.data.canvas import ASPHALT, Canvas, Frame, Weather, paint
 from atss_nb.data.formats import DOTA_V10_CLASSES, read_dota
 from atss_nb.data.grounds import FLOORS, INSIDE, SHOWN, TINY, World, difficult
-from atss_nb.data.scenes import make_scene, write_scenes
+from atss_nb.data.scenes import DIFFICULTIES, Difficulty, make_scene, write_scenes
 
 COLOUR = np.array((90, 90, 90))
 OBJECTS = {
@@ -184,17 +184,74 @@ class Spy(World):
         return done
 
 
-@pytest.mark.parametrize("size, gsd", [(256, 0.17), (800, 0.4)])
-def test_nothing_is_painted_over_an_object_but_trees_and_what_stands_on_it(size, gsd):
-    for seed in range(25 if size < 500 else 4):
+@pytest.mark.parametrize(
+    "size, gsd, level", [(256, 0.17, "normal"), (800, 0.4, "normal"), (400, 0.3, "hard")]
+)
+def test_nothing_is_painted_over_an_object_but_trees_and_what_stands_on_it(size, gsd, level):
+    for seed in range(25 if size < 300 else 4):
         world = Spy((size, size), gsd, np.random.default_rng((7, seed)))
-        scenes.compose(world)
+        scenes.compose(world, DIFFICULTIES[level])
         later = [shapely.Polygon(s.points * gsd).buffer(0) for s in world.canvas.shapes]
         tree = shapely.STRtree(later)
         for box, name, end in zip(world.polys, world.classes, getattr(world, "spans", []), strict=True):
             for j in tree.query(box, "intersects") if name not in FLOORS else ():
                 opaque = len(world.canvas.shapes[j].colour) == 3
                 assert j < end or not opaque or later[j].intersection(box).area < 0.1 * box.area, (seed, name)
+
+
+# --- how hard they are
+
+# pixels, corners, names and difficulties of normal scenes, before there was any other difficulty
+KEPT = {(64, 0): "634746d16ef45ed3", (256, (0, 1)): "85e63255f167e5ed", ((300, 560), 8): "4a13a601b17fee4b"}
+
+
+def digest(scene):
+    parts = scene.image.tobytes(), scene.polys.round(6).tobytes(), "|".join(scene.classes).encode()
+    return hashlib.sha256(b"".join(parts) + scene.difficult.tobytes()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("size, seed", KEPT)
+def test_normal_scenes_are_what_they_always_were(size, seed):
+    assert digest(make_scene(size, seed)) == KEPT[size, seed]
+    assert digest(make_scene(size, seed, difficulty="normal")) == KEPT[size, seed]
+
+
+def test_harder_scenes_hold_more_objects_on_more_ground_and_hide_more_of_them():
+    sets = {d: [make_scene(448, (3, i), difficulty=d) for i in range(12)] for d in DIFFICULTIES}
+    objects = {d: sum(len(s.classes) for s in found) for d, found in sets.items()}
+    covered = {d: sum(int(s.difficult.sum()) for s in found) / objects[d] for d, found in sets.items()}
+    ground = {d: np.mean([s.gsd for s in found]) for d, found in sets.items()}
+    assert objects["easy"] < objects["normal"] < objects["hard"]
+    assert ground["easy"] < ground["normal"] < ground["hard"]
+    assert covered["hard"] > 1.2 * covered["normal"]
+
+
+def test_each_side_of_the_knob_does_what_it_says():
+    plain = make_scene(160, 1)
+    dull = make_scene(160, 1, difficulty=Difficulty(contrast=0.2))
+    assert np.array_equal(plain.polys, dull.polys) and not np.array_equal(plain.image, dull.image)
+    dense = [make_scene(160, i, difficulty=Difficulty(density=4.0)) for i in range(6)]
+    assert np.allclose([s.gsd for s in dense], [2 * make_scene(160, i).gsd for i in range(6)])
+    full = [make_scene(160, i, difficulty=Difficulty(clutter=2.0)) for i in range(6)]
+    assert any(not np.array_equal(s.image, make_scene(160, i).image) for i, s in enumerate(full))
+    assert make_scene(160, 1, gsd=0.3, difficulty="hard").gsd == 0.3  # who says so, gets it
+
+
+def test_a_clear_day_changes_nothing_and_weather_takes_what_it_says():
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))
+    assert np.array_equal(Weather().through(picture), picture)
+    half = np.asarray(Weather(keep=0.5, level=100).through(picture), float)
+    assert np.abs(half - (np.asarray(picture, float) + 100) / 2).max() <= 1
+    grey = np.asarray(Weather(grey=True).through(picture))
+    assert (np.ptp(grey, axis=2) == 0).all()
+
+
+@pytest.mark.parametrize(
+    "wrong", ["brutal", None, 2, Difficulty(0), Difficulty(1, -1), Difficulty(1, 0, 1.5)]
+)
+def test_a_wrong_difficulty_is_named(wrong):
+    with pytest.raises(ValueError, match="ifficulty.*expected"):
+        make_scene(64, difficulty=wrong)
 
 
 # --- what is in them

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SMOOTH', 'GRASS', 'SOIL', 'ASPHALT', 'CONCRETE', 'LEAVES', 'Frame', 'rect', 'box', 'disc', 'stroke', 'blob', 'ragged',
-           'tone', 'Material', 'Field', 'field', 'Texture', 'Camera', 'Shape', 'Canvas', 'paint']
+           'tone', 'Material', 'Field', 'field', 'Texture', 'Weather', 'weather', 'Camera', 'Shape', 'Canvas', 'paint']
 
 # %% ../../nbs/4_data/14_canvas.ipynb #4b972a96
 import math
@@ -160,13 +160,40 @@ class Texture:
         swell = self.swell(*window)
         return np.sin(x + y[:, None] + 3 * swell) * (0.4 + 0.3 * swell) + 0.5 * self.clumps(*window)
 
+# %% ../../nbs/4_data/14_canvas.ipynb #208c8fba
+class Weather(NamedTuple):
+    "What takes contrast away between the ground and the sensor; as it stands, nothing."
+
+    keep: float = 1.0  # share of the contrast that is left
+    level: int = 128  # the grey that all moves towards: dark at dusk, bright in haze
+    blur: float = 0.0  # of a lens out of focus [px]
+    grey: bool = False  # a camera without colours
+
+    def through(self, picture: Image.Image) -> Image.Image:
+        "A picture seen through it."
+        picture = picture.convert("L").convert("RGB") if self.grey else picture
+        veil = Image.new("RGB", picture.size, (self.level,) * 3)
+        return Image.blend(veil, picture, self.keep).filter(ImageFilter.GaussianBlur(self.blur))
+
+
+def weather(contrast: float, rng: np.random.Generator) -> Weather:  # contrast: the least that is left, to 1
+    "The weather of one picture. Clear where the contrast is 1."
+    if contrast == 1:
+        return Weather()
+    keep, grey = rng.uniform(contrast, 1), rng.random() < 0.7 * (1 - contrast)
+    level = rng.integers(36, 80) if grey else rng.integers(70, 180)
+    return Weather(keep, int(level), rng.uniform(0, 1 - contrast), bool(grey))
+
 # %% ../../nbs/4_data/14_canvas.ipynb #f8b7d9c6
 class Camera:
     "What air, lens and sensor make of a picture."
 
     def __init__(
-        self, block: tuple[int, int], rng: np.random.Generator
-    ):  # block (h, w): the largest tile [px]
+        self,
+        block: tuple[int, int],  # (h, w), the largest tile [px]
+        rng: np.random.Generator,
+        contrast: float = 1.0,  # of the weather
+    ):
         haze = rng.uniform(0, 0.16)
         self.gain = rng.normal(1, 0.022, 3) * rng.uniform(0.9, 1.15) * (1 - haze)
         self.veil = np.array([176, 184, 192]) * haze * rng.uniform(0.7, 1.1)
@@ -177,6 +204,7 @@ class Camera:
         self.lens = ImageFilter.Kernel((3, 3), np.outer(taps, taps).ravel().tolist(), scale=1)
         strength = np.float32(rng.uniform(1, 4))
         self.noise = strength * rng.standard_normal((*block, 3), dtype=np.float32)
+        self.weather = weather(contrast, rng)
 
     def take(self, flat: Image.Image, light: np.ndarray, drift: np.ndarray) -> np.ndarray:  # (h, w, 3) uint8
         "A photograph of flat colours in a given light, with the drift (h, w) of colour towards red."
@@ -186,7 +214,7 @@ class Camera:
                 veil
             )
             bands.append(Image.fromarray(np.clip(value, 0, 255).astype(np.uint8)))
-        soft = Image.merge("RGB", bands).filter(self.lens)
+        soft = self.weather.through(Image.merge("RGB", bands)).filter(self.lens)
         noisy = np.asarray(soft) + self.noise[: light.shape[0], : light.shape[1]]
         return np.clip(noisy, 0, 255).astype(np.uint8)
 
@@ -218,11 +246,16 @@ class Canvas:
         moves = np.concatenate([away[-1:], away[:-1]])
         self.fill(np.repeat(points, 2, 0) + moves[:, None] * offset, (8, 10, 24, dark))
 
-    def render(self, rng: np.random.Generator, tile: int = 1000) -> np.ndarray:  # (H, W, 3) uint8
+    def render(
+        self,
+        rng: np.random.Generator,
+        tile: int = 1000,  # side of what is painted at a time [px]
+        contrast: float = 1.0,  # of the weather
+    ) -> np.ndarray:  # (H, W, 3) uint8
         "Photograph the canvas, tile by tile, so that memory stays small."
         block = tuple(min(s, tile) + 2 * _EDGE for s in self.size)
         surfaces, air = rng.spawn(2)
-        texture, camera = Texture(self.size, self.gsd, block, surfaces), Camera(block, air)
+        texture, camera = Texture(self.size, self.gsd, block, surfaces), Camera(block, air, contrast)
         image, reach = np.empty((*self.size, 3), np.uint8), _reach(self.shapes)
         for left, top, right, bottom in _tiles(self.size, tile):
             window = (left - _EDGE, top - _EDGE, right + _EDGE, bottom + _EDGE)

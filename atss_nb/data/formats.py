@@ -5,11 +5,10 @@
 # %% auto #0
 __all__ = ['DOTA_V10_CLASSES', 'DOTA_V15_CLASSES', 'DOTA_V20_CLASSES', 'Annotation', 'from_objects', 'to_objects', 'LabelError',
            'wrong', 'collecting', 'as_number', 'parse_corners', 'check_name', 'parse_difficulty', 'check_classes',
-           'read_text', 'read_dota', 'plain', 'replacing', 'write_dota', 'task1_line', 'parse_task1']
+           'read_text', 'read_dota', 'plain', 'write_dota', 'task1_line', 'parse_task1']
 
 # %% ../../nbs/4_data/15_formats.ipynb #84c60fbe
 import math
-import os
 import re
 import reprlib
 from collections.abc import Collection, Iterator, Sequence
@@ -18,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
+from ..files import replacing
 
 # %% ../../nbs/4_data/15_formats.ipynb #5ac1dfe6
 _V10 = """plane baseball-diamond bridge ground-track-field small-vehicle large-vehicle ship tennis-court
@@ -249,20 +250,6 @@ def _format_header(key: str, value: str) -> str:
     if not match or (match[1], match[2].strip()) != (key, value) or "\r" in value:
         raise ValueError(f"meta {key!r}: {value!r}; expected a name of letters, and one line of text")
     return text
-
-# %% ../../nbs/4_data/15_formats.ipynb #cea968f5
-@contextmanager
-def replacing(
-    path: str | Path,  # the file to write
-) -> Iterator[Path]:  # where to write it
-    "A draft beside a file: it takes the file's place when all went well, and vanishes when not."
-    path = Path(path)
-    draft = path.with_name(f".{os.getpid()}.{path.name}")  # the suffix stays: some writers look at it
-    try:
-        yield draft
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 # %% ../../nbs/4_data/15_formats.ipynb #5adbb6bb
 def write_dota(

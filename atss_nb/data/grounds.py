@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['INSIDE', 'SHOWN', 'TINY', 'FLOORS', 'Season', 'World', 'flip', 'trees', 'crowns', 'difficult', 'stains', 'clutter',
-           'house', 'factory', 'forest', 'park', 'lake', 'field', 'wasteland']
+           'decoys', 'house', 'factory', 'forest', 'park', 'lake', 'field', 'wasteland']
 
 # %% ../../nbs/4_data/14_grounds.ipynb #f18faf0b
 import math
@@ -166,6 +166,21 @@ def clutter(
     for x, y in rng.uniform(-0.45, 0.45, (int(w * h / area), 2)) * (w, h):
         l, paint = rng.uniform(0.4, 1) * size, tone(rng, "a8a49c 8c8a84 746e66 b0aca0 6a7478")
         world.paint([Part(box(l, l * rng.uniform(0.5, 1)), paint, l * 0.5)], at.inside(x, y, flip(rng) / 2))
+
+# %% ../../nbs/4_data/14_grounds.ipynb #7652735e
+def decoys(world: World, at: Frame, w: float, h: float, count: int) -> None:
+    "Blocks as large and as colourful as vehicles, where there is room; now and then a tower."
+    rng = world.rng
+    for x, y in rng.uniform(-0.48, 0.48, (count, 2)) * (w, h):
+        tower = rng.random() < 0.06
+        l, wide, high = (
+            rng.uniform((3, 1.7, 0.8), (9, 2.8, 3.2)) if not tower else rng.uniform(7, (11, 11, 28))
+        )
+        paint = tone(rng, "a8a49c c4c2ba 8c8a84 e0e0dc 7c4a3c 4a5c70 5a6a58 b0aca0")
+        spot, turn = box(l, wide), flip(rng) / 2 + rng.normal(0, 0.08)
+        place = at.inside(x, y, turn)
+        if world.sees(place(spot)) and _claim(world, "decoy", place(spot)):
+            world.paint([Part(spot, paint * 0.85, high), Part(spot * 0.9, paint)], place)
 
 # %% ../../nbs/4_data/14_grounds.ipynb #71321a2d
 def house(world: World, at: Frame, w: float, h: float) -> None:

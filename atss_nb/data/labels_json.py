@@ -22,10 +22,10 @@ from atss_nb.data.formats import (
     from_objects,
     parse_difficulty,
     read_text,
-    replacing,
     to_objects,
     wrong,
 )
+from ..files import replacing
 from ..geometry.boxes import obb2poly, poly2obb
 
 # %% ../../nbs/4_data/15_json.ipynb #acf0d00c

@@ -21,10 +21,10 @@ from atss_nb.data.formats import (
     from_objects,
     parse_corners,
     read_text,
-    replacing,
     to_objects,
     wrong,
 )
+from ..files import replacing
 
 # %% ../../nbs/4_data/15_yolo.ipynb #bbdeb1e6
 def read_data_yaml(

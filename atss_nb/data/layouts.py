@@ -30,11 +30,11 @@ from atss_nb.data.formats import (
     from_objects,
     parse_task1,
     read_dota,
-    replacing,
     task1_line,
     to_objects,
     write_dota,
 )
+from ..files import replacing
 
 # %% ../../nbs/4_data/15_layouts.ipynb #12b0d596
 from .labels_json import read_coco, read_labelme, write_coco, write_labelme

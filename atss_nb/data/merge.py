@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .formats import LabelError, as_number, parse_task1, plain, read_text, replacing, wrong
+from .formats import LabelError, as_number, parse_task1, plain, read_text, wrong
 from .tiles import Tile
+from ..files import replacing
 from ..geometry.boxes import AngleDef, poly2obb
 from ..geometry.nms import batched_nms_rotated
 from ..geometry.quads import batched_nms_polygons

@@ -20,9 +20,10 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .formats import LabelError, read_dota, replacing, write_dota
+from .formats import LabelError, read_dota, write_dota
 from .tiles import STYLES, Tile, Tiling, make_tiles, tile_objects
 from .windows import WHOLE, ScaledImage, image_size, open_image
+from ..files import replacing
 
 # %% ../../nbs/4_data/16_split.ipynb #e5f1a2d0
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")

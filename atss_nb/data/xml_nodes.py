@@ -18,7 +18,8 @@ from xml.sax.handler import ContentHandler
 import defusedxml.sax
 from defusedxml import DefusedXmlException
 
-from .formats import as_number, plain, replacing, wrong
+from .formats import as_number, plain, wrong
+from ..files import replacing
 
 # %% ../../nbs/4_data/15_xml.ipynb #815ea561
 @dataclass

@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
-from ..data.formats import replacing
+from ..files import replacing
 from ..geometry.boxes import obb2poly
 from ..run.evaluation import Evaluation, match_image
 from ..run.inference import Prediction

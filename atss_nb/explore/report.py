@@ -18,8 +18,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..data.formats import replacing
 from .plots import class_style, plot_ap_curve, plot_loss_curve, plot_pr_curves
+from ..files import replacing
 from ..run.evaluation import PROTOCOLS, Evaluation
 
 # %% ../../nbs/6_explore/26_report.ipynb #b1de798d

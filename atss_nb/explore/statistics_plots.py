@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..data.datasets import read_image
-from ..data.formats import replacing
 from .plots import LEVEL_COLORS, draw_boxes, show_image
+from ..files import replacing
 from ..samples.assign import ATSS
 from ..samples.statistics import GROUPS, AssignmentReport, comparison
 

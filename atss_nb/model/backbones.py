@@ -196,7 +196,7 @@ class FPN(nn.Module):
         levels = [output(m) for output, m in zip(self.output, maps, strict=True)]
         x = features[-1] if self.from_input else levels[-1]
         for extra in self.extra:
-            x = extra(x)
+            x = extra(F.pad(x, (0, 1)) if x.shape[-1] == 1 else x)  # a column of zeros changes no number
             levels.append(x)
         return levels
 

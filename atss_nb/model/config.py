@@ -108,5 +108,5 @@ _PAPER = {  # and the paper's from that
 _FASTER = {
     "strides": (4, 8, 16, 32, 64), "extra_levels": "pool", "anchor_scale": 8.0, "ratios": (0.5, 1.0, 2.0),
     "angle": "oc", "atss_preset": "mmdet", "max_iou": (0.7, 0.3, 0.3), "box_loss": "smooth_l1",
-    "max_detections": 500, "second_stage": SecondStage(upright_branch=True),
+    "max_detections": 500, "second_stage": SecondStage(upright_branch=True, stds=(0.1, 0.1, 0.2, 0.2, 0.2)),
 }  # fmt: skip

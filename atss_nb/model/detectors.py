@@ -7,7 +7,7 @@ __all__ = ['DELTA_LOSSES', 'BOX_LOSSES', 'ASSIGNERS', 'CODERS', 'compared', 'det
            'RetinaNet', 'build_backbone', 'build_head', 'build_model']
 
 # %% ../../nbs/3_model/12_detectors.ipynb #b05077b4
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -17,7 +17,16 @@ from torch import Tensor, nn
 from ..geometry.boxes import AngleDef, regularize
 from ..geometry.nms import batched_nms_rotated
 from .backbones import DEPTHS, choose, resnet_fpn, small_fpn
-from .batches import check_finite, check_images, check_targets, ignored, match, normalized_batch
+from atss_nb.model.batches import (
+    at_least_one,
+    check_finite,
+    check_images,
+    check_targets,
+    ignored,
+    match,
+    normalized_batch,
+    to_device,
+)
 from .config import ModelConfig
 from .faster_rcnn import FasterRCNN
 from .gaussian_losses import gwd_loss, kfiou_loss, kld_loss, probiou_loss
@@ -68,12 +77,13 @@ def detector_losses(
     assigner: ATSS | MaxIoU | CenterSampling,
     coder: DeltaXYWHA | DistanceLTRB,
     config: ModelConfig,
+    divisor: Callable[[Tensor], Tensor] = at_least_one,  # of a sum, from a count of this process
 ) -> dict[str, Tensor]:  # "classification", "box", perhaps "centerness": scalars whose sum is the loss
     "Focal loss over all anchors, box loss over the positives, both per positive of the batch."
     boxes = [t["boxes"] for t in targets]
     skip = [ignored(t, config.train_difficult) for t in targets]
     found = match(assigner(anchors, boxes, skip).gt_index, targets)
-    positives = max(len(found.image), 1)
+    positives = divisor(torch.tensor(float(len(found.image)), device=said.logits.device))
     focal = focal_loss(said.logits, found.labels) * (found.labels != -2)[..., None]
     check_finite(focal, "classification loss")
     mine, deltas = anchors.boxes[found.anchor], said.deltas[found.image, found.anchor]
@@ -86,7 +96,7 @@ def detector_losses(
         return losses | {"box": config.box_weight * box.sum() / positives}
     central = centerness(mine, found.boxes)
     logits = said.centerness[found.image, found.anchor]
-    losses["box"] = config.box_weight * (box * central).sum() / central.sum().clamp(min=1)
+    losses["box"] = config.box_weight * (box * central).sum() / divisor(central.sum())
     entropy = F.binary_cross_entropy_with_logits(logits, central, reduction="sum")
     return losses | {"centerness": entropy / positives}
 
@@ -144,6 +154,7 @@ class RetinaNet(nn.Module):
         super().__init__()
         self.backbone, self.head, self.config = backbone, head, config
         self.anchor_grid, self.coder, self.assigner = anchor_grid, coder, assigner
+        self.divisor = at_least_one  # a run of several processes has another
 
     def forward(
         self,
@@ -153,6 +164,7 @@ class RetinaNet(nn.Module):
         check_images(images)
         if self.training:
             check_targets(targets, len(images), self.head.num_classes)
+        images, targets = to_device(images, targets, next(self.parameters()).device)
         batch = normalized_batch(images, self.backbone.multiple)
         said = self.head(self.backbone(batch))
         check_finite(said.logits, "class logits")
@@ -161,7 +173,8 @@ class RetinaNet(nn.Module):
         with torch.autocast(batch.device.type, enabled=False):
             said = HeadOutput(*(None if x is None else x.float() for x in said))
             if self.training:
-                return detector_losses(said, anchors, targets, self.assigner, self.coder, self.config)
+                rules = self.assigner, self.coder, self.config
+                return detector_losses(said, anchors, targets, *rules, self.divisor)
             each = [HeadOutput(*(None if x is None else x[i] for x in said)) for i in range(len(images))]
             sizes = [x.shape[-2:] for x in images]
             found = zip(each, sizes, strict=True)

@@ -7,7 +7,7 @@ __all__ = ['upright_boxes', 'sample', 'RPNHead', 'proposal_losses', 'propose', '
            'second_detect', 'TwoLooks', 'FasterRCNN']
 
 # %% ../../nbs/3_model/12_faster_rcnn.ipynb #cc1609e8
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,16 @@ from torch import Tensor, nn
 
 from ..geometry.boxes import AngleDef, obb2hbb, regularize
 from ..geometry.nms import batched_nms_rotated
-from .batches import check_finite, check_images, check_targets, ignored, match, normalized_batch
+from atss_nb.model.batches import (
+    at_least_one,
+    check_finite,
+    check_images,
+    check_targets,
+    ignored,
+    match,
+    normalized_batch,
+    to_device,
+)
 from .config import ModelConfig
 from .heads import flatten_map
 from .losses import l1_loss, smooth_l1_loss
@@ -97,6 +106,7 @@ def proposal_losses(
     assigner,  # as for `ATSS`: which anchor learns which object
     coder: DeltaXYWHA,
     config: ModelConfig,
+    divisor: Callable[[Tensor], Tensor] = at_least_one,  # of a sum, from a count of this process
 ) -> dict[str, Tensor]:  # "objectness" and "proposal"
     "What the proposal network has to learn from a sample of its anchors."
     if deltas.shape[-1] == 4:
@@ -104,7 +114,7 @@ def proposal_losses(
     boxes, skip = [t["boxes"] for t in targets], [ignored(t, config.train_difficult) for t in targets]
     found = match(assigner(anchors, boxes, skip).gt_index, targets)
     chosen = _drawn(found.labels, config)
-    truth, count = (found.labels >= 0).float(), chosen.sum().clamp(min=1)
+    truth, count = (found.labels >= 0).float(), divisor(chosen.sum().float())
     objectness = F.binary_cross_entropy_with_logits(logits[chosen], truth[chosen], reduction="sum")
     rows = chosen[found.image, found.anchor]
     image, anchor = found.image[rows], found.anchor[rows]
@@ -175,6 +185,7 @@ def second_losses(
     said: tuple[Tensor, Tensor, Tensor | None],  # of `RoIHead`, for the S proposals of all images
     chosen: Sequence[Chosen],  # of each image
     coder: DeltaXYWHA,
+    divisor: Callable[[Tensor], Tensor] = at_least_one,  # as in `proposal_losses`
 ) -> dict[str, Tensor]:  # "classification", "box", perhaps "upright"
     "Cross entropy of the classes, smooth L1 of the deltas."
     logits, deltas, upright = said
@@ -182,7 +193,8 @@ def second_losses(
         torch.cat([getattr(c, name) for c in chosen]) for name in ("labels", "boxes", "wanted", "objects")
     )
     image = torch.cat([torch.full_like(c.labels, i) for i, c in enumerate(chosen)])
-    real, count = labels < logits.shape[1] - 1, max(len(labels), 1)
+    real = labels < logits.shape[1] - 1
+    count = divisor(torch.tensor(float(len(labels)), device=logits.device))
     truth = coder.encode(boxes[real], wanted[real])
     moved = smooth_l1_loss(_mine(deltas[real], labels[real]), truth)
     check_finite(moved, "box loss", image[real], objects[real])
@@ -233,6 +245,7 @@ class TwoLooks(nn.Module):
         self.head = RoIHead(config.channels, num_classes, *look)
         self.rpn_coder = DeltaXYWHA.preset(config.angle) if stage.oriented else _UPRIGHT
         self.coder = DeltaXYWHA.preset(config.angle, stds=stage.stds)
+        self.divisor = at_least_one  # a run of several processes has another
 
     def first_look(
         self,
@@ -273,15 +286,15 @@ class FasterRCNN(TwoLooks):
         check_images(images)
         if self.training:
             check_targets(targets, len(images), self.num_classes)
+        images, targets = to_device(images, targets, next(self.parameters()).device)
         features, first, proposals = self.first_look(images)
         if not self.training:
             logits, deltas, _ = self.second_look(features, proposals)
             parts = (x.split([len(p) for p in proposals]) for x in (logits, deltas))
             each = zip(*parts, proposals, (x.shape[-2:] for x in images), strict=True)
             return [second_detect(*one, self.coder, self.config) for one in each]
-        losses = proposal_losses(*first, targets, self.assigner, self.rpn_coder, self.config)
+        losses = proposal_losses(*first, targets, self.assigner, self.rpn_coder, self.config, self.divisor)
         pairs = zip(proposals, targets, strict=True)
         chosen = [choose_proposals(*pair, self.num_classes, self.config) for pair in pairs]
-        return losses | second_losses(
-            self.second_look(features, [c.boxes for c in chosen]), chosen, self.coder
-        )
+        said = self.second_look(features, [c.boxes for c in chosen])
+        return losses | second_losses(said, chosen, self.coder, self.divisor)

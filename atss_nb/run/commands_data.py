@@ -16,7 +16,7 @@ def _scenes(args: argparse.Namespace) -> None:
     "Write procedural scenes with exact labels."
     from atss_nb.data.scenes import write_scenes
 
-    write_scenes(args.out, args.n, args.size, args.seed)
+    write_scenes(args.out, args.n, args.size, args.seed, difficulty=args.difficulty)
     print(f"{args.n} scenes of {args.size} px in {args.out}")
 
 # %% ../../nbs/5_run/23_commands_data.ipynb #16a00e24
@@ -25,6 +25,7 @@ _SCENES = {
     "--n": {"type": int, "default": 200, "help": "how many"},
     "--size": {"type": int, "default": 512, "help": "side [px]"},
     "--seed": {"type": int, "default": 0},
+    "--difficulty": {"default": "normal", "choices": ["easy", "normal", "hard"], "help": "of all scenes"},
 }
 
 # %% ../../nbs/5_run/23_commands_data.ipynb #98b774e8

@@ -27,7 +27,8 @@ def _asked(args: argparse.Namespace):  # a TrainConfig
     from atss_nb.model.detectors import ModelConfig
     from atss_nb.run.settings import TrainConfig
 
-    names = ("data", "format", "balance", "batch_size", "lr", "precision", "workers", "seed")
+    names = ("data", "format", "balance", "batch_size", "accumulate", "lr", "precision", "compile", "ema")
+    names += ("patience", "workers", "seed")
     small = args.model == "small"
     model = ModelConfig.small() if small else ModelConfig.resnet(int(args.model[6:]), weights=args.weights)
     chosen = {name: getattr(args, name) for name in names}
@@ -37,8 +38,11 @@ def _asked(args: argparse.Namespace):  # a TrainConfig
 # %% ../../nbs/5_run/23_commands_runs.ipynb #605390a8
 def _train_config(args: argparse.Namespace):  # a TrainConfig
     "The run that a command line describes, with what was left open chosen from the data."
-    from atss_nb.run.settings import open_split, suggest_epochs, suggest_size, suggest_strides
+    from atss_nb.run.checkpoints import load_checkpoint
+    from atss_nb.run.settings import TrainConfig, open_split, suggest_epochs, suggest_size, suggest_strides
 
+    if not args.data:  # only a run that goes on may leave it out
+        return TrainConfig.from_json(load_checkpoint(args.out / "last.pt")["config"])
     config = _asked(args)
     data, model = open_split(config, "train"), config.model
     size = suggest_size(data) if args.size is None else args.size
@@ -62,18 +66,21 @@ def _train_recipe(args: argparse.Namespace) -> None:
 
     recipe = override(find_recipe(args.recipe), args.set)
     if not args.smoke:
-        run_recipe(recipe, args.data, args.out, choose_device(args.device), args.set)
+        go_on = {"resume": args.resume, "tensorboard": args.tensorboard}
+        run_recipe(recipe, args.data, args.out, choose_device(args.device), args.set, **go_on)
         return
     run, score = smoke(recipe, args.out, args.set)
     print(f"{recipe.name} runs: two steps, a checkpoint, AP50 {score.AP50 or 0:.2f} (of no meaning): {run}")
 
 # %% ../../nbs/5_run/23_commands_runs.ipynb #5c2397c0
 _OF_RECIPES = ("recipe", "--smoke", "--set", "--data", "--out", "--device", "--overwrite")
+_OF_RECIPES += ("--resume", "--tensorboard")
 
 
 def _check_words(args: argparse.Namespace) -> None:
     "Leave with 2 where words are missing, or would be without effect."
-    if not (args.data or (args.recipe and args.smoke)):
+    goes_on = args.resume and not args.recipe and (args.out / "last.pt").exists()
+    if not (args.data or goes_on or (args.recipe and args.smoke)):
         _wrong_use("--data DIR is missing: a folder with the data set")
     if not args.recipe and (args.smoke or args.set):
         _wrong_use("--smoke and --set are for a recipe: atss train NAME (atss recipes lists them)")
@@ -88,13 +95,16 @@ def _train(args: argparse.Namespace) -> None:
     from atss_nb.run.training import train
 
     _check_words(args)
-    if (args.out / "last.pt").exists() and not args.overwrite:
-        raise FileExistsError(f"{args.out} holds a run already: choose another --out, or --overwrite it")
+    if (args.out / "last.pt").exists() and not (args.overwrite or args.resume):
+        raise FileExistsError(
+            f"{args.out} holds a run already: --resume it, --overwrite it, or choose another --out"
+        )
     started = time.perf_counter()
     if args.recipe:
         _train_recipe(args)
     else:
-        train(_train_config(args), args.out, choose_device(args.device))
+        go_on = {"resume": args.resume, "tensorboard": args.tensorboard}
+        train(_train_config(args), args.out, choose_device(args.device), **go_on)
     print(f"trained in {time.perf_counter() - started:.0f} s: {args.out}")
 
 # %% ../../nbs/5_run/23_commands_runs.ipynb #1afec3bc
@@ -128,7 +138,7 @@ _WHAT = {
 }
 
 # %% ../../nbs/5_run/23_commands_runs.ipynb #912fd9c0
-_TRAIN = _WHAT | {
+_HOW = {
     "--model": {"default": "small", "choices": MODELS},
     "--skip-empty": {"action": "store_true", "help": "leave out training images without objects"},
     "--balance": {
@@ -141,12 +151,33 @@ _TRAIN = _WHAT | {
     "--epochs": {"type": int, "help": "without: from the number of images"},
     "--batch-size": {"type": int, "default": 8},
     "--lr": {"type": float, "default": 2e-3},
-    "--precision": {"default": "auto", "choices": ["auto", "float32", "bfloat16"]},
+    "--accumulate": {"type": int, "default": 1, "help": "parts of a batch, one after the other: less memory"},
+    "--precision": {"default": "auto", "choices": ["auto", "float32", "bfloat16", "float16"]},
+    "--compile": {"action": "store_true", "help": "compile the network: slow to start, faster on a GPU"},
+    "--ema": {
+        "type": float,
+        "default": 0.0,
+        "help": "keep averaged weights, such as 0.998; 0: the last ones",
+    },
+    "--patience": {
+        "type": int,
+        "default": 0,
+        "help": "stop after so many validations without a better one; 0: never",
+    },
+}
+
+# %% ../../nbs/5_run/23_commands_runs.ipynb #40c02e6a
+_WHERE = {
     "--workers": {"type": int, "default": 0, "help": "processes that load images"},
     "--seed": {"type": int, "default": 0},
     "--device": DEVICE,
+    "--resume": {"action": "store_true", "help": "go on with the run in the folder, if there is one"},
+    "--tensorboard": {"action": "store_true", "help": "write a folder for TensorBoard, too"},
     "--overwrite": {"action": "store_true", "help": "replace a run in the folder"},
 }
+
+# %% ../../nbs/5_run/23_commands_runs.ipynb #39b79358
+_TRAIN = _WHAT | _HOW | _WHERE
 
 # %% ../../nbs/5_run/23_commands_runs.ipynb #76e4be01
 def _test(args: argparse.Namespace) -> None:

@@ -20,18 +20,19 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..data.datasets import DotaDataset
-from ..data.formats import replacing
 from ..data.scenes import write_scenes
 from ..explore.analysis_report import analysis_sections, interval_facts
 from ..explore.plots import detection_sheet, plot_assignment, show_image
 from ..explore.report import write_report
+from ..files import replacing
 from ..model.detectors import ModelConfig
 from .analysis import Case, as_case
 from .breakdown import Analysis, analyse
 from .checkpoints import Log, read_log
 from .evaluation import rules
 from .inference import detect, predict_dataset, whole_images
-from .training import TrainConfig, load_model, open_split, train
+from .settings import TrainConfig, open_split
+from .training import load_model, train
 
 # %% ../../nbs/5_run/23_demo.ipynb #a82ad3c7
 def samples_figure(

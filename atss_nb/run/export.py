@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..data.formats import replacing
+from ..files import replacing
 from ..model.detectors import RetinaNet
 from .runtime import needs
 

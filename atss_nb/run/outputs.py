@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from ..data.formats import from_objects, replacing, write_dota
+from ..data.formats import from_objects, write_dota
+from ..files import replacing
 from ..geometry.boxes import obb2poly
 from .results import Prediction, check_image_ids
 

@@ -16,13 +16,14 @@ from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 
 from ..data.folders import find_split
-from ..data.formats import replacing
 from ..data.split import split
+from ..files import replacing
 from ..model.backbones import choose
 from .evaluation import Evaluation, evaluate
 from .inference import predict_dataset
 from .recipe_table import RECIPES, Recipe
-from .training import TrainConfig, load_model, open_split, train
+from .settings import TrainConfig, open_split
+from .training import load_model, train
 
 # %% ../../nbs/5_run/22_recipes.ipynb #e5c7891d
 def recipes() -> tuple[str, ...]:
@@ -132,7 +133,7 @@ def train_config(
     "The training that a recipe describes."
     d, o, t, s = recipe.data, recipe.optimizer, recipe.transforms, recipe.schedule
     return TrainConfig(
-        str(data), recipe.model, d.format, d.classes, keep_empty=d.keep_empty, train_split=d.train,
+        str(data), recipe.model, d.format, d.classes, keep_empty=d.keep_empty, hardest=d.hardest, train_split=d.train,
         val_split=d.test, fit=d.fit, size=t.size, rotate=t.rotate, quarter_turns=False, photometric=False,
         epochs=s.epochs, warmup=0.0, warmup_steps=s.warmup_steps, schedule="step", validations=0,
         optimizer="sgd", lr=o.lr, batch_size=o.batch_size, weight_decay=o.weight_decay, decay_vectors=True,
@@ -161,6 +162,7 @@ def run_recipe(
     changes: Sequence[str] = (),  # as in `override`, already applied: written down only
     progress: bool = True,
     steps: int | None = None,  # steps of an epoch at most; None: all
+    **go_on,  # resume, tensorboard, as in `train`
 ) -> Path:  # the run folder
     "Cut, train, save. Raises what reading the data raises."
     out = Path(out)
@@ -168,7 +170,7 @@ def run_recipe(
     home = _tile(recipe, Path(data), out / "tiles")
     with replacing(out / "recipe.json") as draft:
         draft.write_text(json.dumps(asdict(recipe) | {"overrides": list(changes)}, indent=2), "utf-8")
-    return train(train_config(recipe, home), out, device, progress, steps=steps)
+    return train(train_config(recipe, home), out, device, progress, steps=steps, **go_on)
 
 # %% ../../nbs/5_run/22_recipes.ipynb #cc374b97
 def score_recipe(

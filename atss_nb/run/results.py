@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.formats import DOTA_V20_CLASSES, LabelError, parse_task1, read_dota, replacing, task1_line
+from ..data.formats import DOTA_V20_CLASSES, LabelError, parse_task1, read_dota, task1_line
 from ..data.merge import merge_results, read_places
+from ..files import replacing
 from ..geometry.boxes import AngleDef, obb2poly, poly2obb
 from .analysis import Case
 from .evaluation import IOU_THRESHOLDS, Evaluation, evaluate_rows

@@ -20,7 +20,7 @@ from ..model.detectors import ModelConfig
 _CHOICES = {
     "optimizer": ("adamw", "sgd"),
     "schedule": ("cosine", "step"),
-    "precision": ("auto", "float32", "bfloat16"),
+    "precision": ("auto", "float32", "bfloat16", "float16"),
 }
 
 # %% ../../nbs/5_run/19_settings.ipynb #2e2e99d1
@@ -33,13 +33,15 @@ class TrainConfig:
     format: str = ""  # of the data: a name in layouts.FORMATS; "": what the folder looks like
     classes: tuple[str, ...] = ()  # empty: the names in the training labels
     keep_empty: bool = True  # train on images without objects, too
+    hardest: int = 2  # difficulty up to which objects are learnt; harder ones are background
     balance: float = 0.0  # classes in a smaller share of the images are shown more often; 0: all alike
     train_split: str = "train"  # or "trainval"
     val_split: str = "val"  # scored during the run, where it is there
     fit: str = "min_area"  # how a polygon becomes a box, as in poly2obb
     size: int | tuple[int, int] = 0  # long side, or (short, long) that both hold [px]; 0 keeps the images
     epochs: int = 12
-    batch_size: int = 8
+    batch_size: int = 8  # images of a step, in all processes together
+    accumulate: int = 1  # parts that a process works through one after the other: less memory, same step
     optimizer: str = "adamw"  # "adamw" or "sgd" (momentum 0.9)
     lr: float = 2e-3  # base rate, for the batch size above
     weight_decay: float = 0.05
@@ -48,12 +50,18 @@ class TrainConfig:
     warmup_steps: int = 0  # the same in steps; 0: the share counts
     decay_vectors: bool = False  # decay biases and norms, too
     clip_norm: float = 10.0  # longest gradient allowed (L2)
-    precision: str = "auto"  # "float32", "bfloat16" (autocast), or "auto": what the hardware is made for
+    precision: str = (
+        "auto"  # "float32"; "bfloat16", "float16" (autocast); "auto": what the hardware is made for
+    )
+    compile: bool = False  # compile the network: minutes once, then faster on a GPU
     augment: bool = True  # mirror half of the images, and what the next three say
     quarter_turns: bool = True
     photometric: bool = True  # brightness, contrast, saturation
     rotate: tuple[float, ...] = ()  # turn half of the images by one of these [degrees]
     validations: int = 4  # how often the validation split is scored during the run
+    ema: float = 0.0  # score and keep weights averaged over about 1 / (1 - ema) steps; 0: the last ones
+    patience: int = 0  # stop after so many validations without a better one; 0: never
+    save_every: int = 1000  # steps between two checkpoints within an epoch
     workers: int = 0  # processes that load images; 0 loads in this one
     seed: int = 0
 
@@ -61,9 +69,11 @@ class TrainConfig:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}")
-        if min(self.epochs, self.batch_size) < 1 or self.lr <= 0:
-            numbers = f"epochs {self.epochs}, batch_size {self.batch_size} and lr {self.lr}"
-            raise ValueError(f"{numbers} must be positive")
+        for name in ("epochs", "batch_size", "accumulate", "save_every", "lr"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a positive number")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema is {self.ema}, expected a number in [0, 1), such as 0.998")
 
     @classmethod
     def from_json(cls, text: str) -> "TrainConfig":
@@ -133,6 +143,6 @@ def open_split(
         steps += [RandomQuarterTurn(angle)] if config.quarter_turns else []
         steps += [Photometric()] if config.photometric else []
     options = {"angle": config.model.angle, "transforms": Compose(steps), "fit": config.fit}
-    keep_empty = config.keep_empty or name != config.train_split  # what is scored is scored whole
-    classes = list(config.classes) or None
-    return open_dataset(config.data, name, config.format or None, classes, keep_empty=keep_empty, **options)
+    if name == config.train_split:  # what is scored is scored whole
+        options |= {"keep_empty": config.keep_empty, "hardest": config.hardest}
+    return open_dataset(config.data, name, config.format or None, list(config.classes) or None, **options)

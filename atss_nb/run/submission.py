@@ -20,9 +20,9 @@ from atss_nb.data.formats import (
     DOTA_V20_CLASSES,
     LabelError,
     parse_task1,
-    replacing,
     task1_line,
 )
+from ..files import replacing
 from ..geometry.quads import quad_iou
 from .results import read_image_ids, task1_files
 

@@ -1,0 +1,128 @@
+"""Real trainings: which rule of choosing positives learns most, and a drone data set from scratch.
+
+python bench/runs.py scenes                                       ATSS against MaxIoU with one and with nine anchors
+python bench/runs.py hit-uav --data ../shared/data/hit_uav        twelve epochs of HIT-UAV (Suo et al. 2023)
+
+Both write data/results/, and while they run, runs/. A run that was stopped goes on when it is started again.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from atss_nb.data.datasets import open_dataset
+from atss_nb.data.formats import DOTA_V10_CLASSES
+from atss_nb.data.scenes import write_scenes
+from atss_nb.model.config import ModelConfig
+from atss_nb.run.checkpoints import read_log
+from atss_nb.run.inference import predict
+from atss_nb.run.results import write_task1
+from atss_nb.run.settings import TrainConfig, open_split
+from atss_nb.run.trainer import validate
+from atss_nb.run.training import load_model, train
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "data" / "results"
+NINE = {"scales_per_octave": 3, "ratios": (0.5, 1.0, 2.0)}
+RULES = {
+    "ATSS, one anchor": {},
+    "MaxIoU, one anchor": {"assigner": "max_iou"},
+    "MaxIoU, nine anchors": {"assigner": "max_iou", **NINE},
+}
+SEEDS = (0, 1, 2)
+
+
+def processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def about(device: str, config: TrainConfig) -> dict:
+    "What somebody needs to know to run it again."
+    gpu = torch.cuda.get_device_name() if device.startswith("cuda") else ""
+    words = " ".join(["python bench/runs.py", *sys.argv[1:]])
+    machine = {"device": gpu or processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    return {"command": words, "machine": machine, "config": json.loads(config.to_json())}
+
+
+def timed_training(config: TrainConfig, out: Path, device: str) -> dict:
+    "Train, and tell how long it took and how the losses went."
+    started = time.perf_counter()
+    train(config, out, device, resume=True)
+    rows = read_log(out / "log.jsonl")
+    curve = [{k: row[k] for k in ("step", "loss")} for row in rows if "loss" in row]
+    counts = [(row["positives"], row["orphans"]) for row in rows if "positives" in row]
+    per_object, orphans = (sum(column) / len(column) for column in zip(*counts, strict=True))
+    scores = [{k: row[k] for k in ("epoch", "AP50", "mAP")} for row in rows if "AP50" in row]
+    seconds = round(time.perf_counter() - started, 1)
+    numbers = {"positives_per_object": round(per_object, 2), "orphans": round(orphans, 4)}
+    return {"seconds": seconds, **numbers, "validations": scores, "losses": curve}
+
+
+def write(path: Path, report: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def scenes(args: argparse.Namespace) -> None:
+    home = ROOT / "runs" / "scenes"
+    for split, count, seed in (("train", 200, 0), ("test", 100, 1)):
+        write_scenes(home / "data" / split, n=count, size=256, seed=seed)
+    small = ModelConfig.small(strides=(8, 16, 32, 64))
+    config = TrainConfig(
+        str(home / "data"), small, classes=DOTA_V10_CLASSES, epochs=args.epochs, validations=0
+    )
+    rows = []
+    for seed in SEEDS:
+        for rule, changes in RULES.items():
+            mine = replace(config, model=replace(small, **changes), seed=seed)
+            out = home / f"{rule} {seed}".replace(",", "").replace(" ", "_")
+            row = {"rule": rule, "seed": seed} | timed_training(mine, out, args.device)
+            model, _, _ = load_model(out / "last.pt")
+            score = validate(model.to(args.device), open_split(mine, "test"))
+            row |= {"AP50": score.AP50, "AP75": score.AP75, "mAP": score.mAP}
+            rows.append(row)
+            print(f"{rule:22} seed {seed}: AP50 {score.AP50:.3f}, {row['seconds']:.0f} s", flush=True)
+            shown = replace(config, data="runs/scenes/data")
+            write(RESULTS / "scenes.json", about(args.device, shown) | {"runs": rows})
+
+
+def hit_uav(args: argparse.Namespace) -> None:
+    home = ROOT / "runs" / "hit_uav"
+    options = {"size": args.size, "epochs": args.epochs, "quarter_turns": False, "validations": 6}
+    config = TrainConfig(args.data, ModelConfig.small(), **options)
+    report = about(args.device, config) | timed_training(config, home, args.device)
+    model, config, classes = load_model(home)
+    score = validate(model.to(args.device), open_split(config, "val"))
+    by_class = {name: score.per_class[name]["0.50"] for name in classes}
+    three = [by_class[name] for name in ("Person", "Car", "Bicycle")]
+    print(f"val AP50 {by_class}, mean of Person, Car, Bicycle {sum(three) / 3:.3f}")
+    test = open_dataset(args.data, "test", labels="optional")
+    found = predict(model, test.images, classes, size=config.size, progress=True)
+    write_task1(found, RESULTS / "hit_uav_test")
+    numbers = {"val_AP50": by_class, "val_AP50_of_three": sum(three) / 3, "test_images": len(found)}
+    write(RESULTS / "hit_uav.json", report | numbers)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", choices=["scenes", "hit-uav"])
+    parser.add_argument("--data", help="of hit-uav: folder with train, val and test")
+    parser.add_argument("--size", type=int, default=512, help="of hit-uav: long side of the images [px]")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count())))
+    {"scenes": scenes, "hit-uav": hit_uav}[args.run](args)
+
+
+if __name__ == "__main__":
+    main()

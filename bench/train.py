@@ -1,0 +1,176 @@
+"""Where the time of a training goes, and how near it comes to the network alone.
+
+python bench/train.py [--model resnet18] [--side 512] [--batch 8] [--workers 1] [--device cpu]
+    prints a table and writes bench/results/train.json
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import torch
+from torch import nn
+
+from atss_nb.data.datasets import read_image
+from atss_nb.data.formats import DOTA_V10_CLASSES
+from atss_nb.data.scenes import write_scenes
+from atss_nb.model.batches import normalized_batch, to_device
+from atss_nb.model.config import ModelConfig
+from atss_nb.run.settings import TrainConfig, open_split
+from atss_nb.run.step import train_step
+from atss_nb.run.trainer import Trainer
+
+
+def seconds(work, repeats: int, device: torch.device) -> float:
+    "The median of several calls after one to warm up; on a GPU until it has finished."
+    times = []
+    for _ in range(repeats + 1):
+        start = perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(perf_counter() - start)
+    return median(times[1:])
+
+
+class Waiting:
+    "Batches, and the seconds it took to get each."
+
+    def __init__(self, stream: Iterator):
+        self.stream, self.seconds = stream, []
+
+    def __next__(self):
+        start = perf_counter()
+        batch = next(self.stream)
+        self.seconds.append(perf_counter() - start)
+        return batch
+
+
+def ceiling(run: Trainer, images: list[torch.Tensor], repeats: int) -> float:
+    "The same network on a batch that is there already, with the simplest of losses."
+    model, optimizer = run.model, run.optimizer
+    batch = normalized_batch(images, model.backbone.multiple)
+    half = run.config.precision in ("bfloat16", "float16")
+
+    def work() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(
+            batch.device.type, getattr(torch, run.config.precision) if half else None, enabled=half
+        ):
+            said = model.head(model.backbone(batch))
+        sum(x.float().square().mean() for x in said if x is not None).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1e-6)  # hardly moves the weights
+        optimizer.step()
+
+    return seconds(work, repeats, batch.device)
+
+
+def parts(run: Trainer, images: list, targets: list, repeats: int) -> dict[str, float]:
+    "Seconds a step of what can be measured by itself."
+    device, config = run.engine.device, run.config
+    paths, plain = run.data.images[: len(images)], open_split(config, "train")
+    pixels = [plain[i] for i in range(len(images))]
+    there = to_device(images, targets, device)
+    anchors = run.model.anchor_grid(images[0].shape[-2:], device=device)
+    boxes = [t["boxes"] for t in there[1]]
+    cpu = torch.device("cpu")
+    return {
+        "decoding": seconds(lambda: [read_image(p) for p in paths], repeats, cpu),
+        "augmentation": seconds(lambda: [run.data.transforms(*one) for one in pixels], repeats, cpu),
+        "assignment": seconds(lambda: run.model.assigner(anchors, boxes), repeats, device),
+        "optimizer": seconds(run.optimizer.step, repeats, device),
+        "network alone": ceiling(run, there[0], repeats),
+        "whole step": seconds(
+            lambda: train_step(run.network, *there, run.optimizer, config), repeats, device
+        ),
+    }
+
+
+def running(run: Trainer, steps: int) -> dict[str, float]:
+    "The real loop: seconds a step, and of them those spent waiting for images."
+    run.stream = waiting = Waiting(run.stream)
+    times, start = [], perf_counter()
+    for _, _, losses in run.epoch():
+        losses["loss"].item()
+        times.append(perf_counter() - start)
+        start = perf_counter()
+        if len(times) == steps:
+            break
+    return {"running": median(times[2:]), "waiting": median(waiting.seconds[2:])}
+
+
+def memory(device: torch.device) -> float:  # [MB] the most taken so far
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure(args: argparse.Namespace, folder: str) -> dict:
+    write_scenes(Path(folder) / "train", n=args.batch * args.steps, size=args.side, seed=0)
+    small = args.model == "small"
+    model = ModelConfig.small() if small else ModelConfig.resnet(int(args.model[6:]), weights=None)
+    config = TrainConfig(
+        folder, model, classes=DOTA_V10_CLASSES, batch_size=args.batch, epochs=1000, validations=0,
+        precision=args.precision, workers=args.workers, lr=1e-6,
+    )  # fmt: skip
+    run = Trainer(config, args.device)
+    images, targets = zip(*(run.data[i] for i in range(args.batch)), strict=True)
+    found = running(run, args.steps) | parts(run, list(images), list(targets), args.repeats)
+    return {"seconds": found, "precision": run.config.precision, "peak_mb": memory(run.engine.device)}
+
+
+def table(found: dict[str, float], batch: int) -> str:
+    whole = found["running"]
+    lines = [f"{'part':16}{'a step':>12}{'of the loop':>13}{'images/s':>10}"]
+    for name in (
+        "decoding",
+        "augmentation",
+        "assignment",
+        "optimizer",
+        "network alone",
+        "whole step",
+        "running",
+    ):
+        lines.append(
+            f"{name:16}{1000 * found[name]:9.1f} ms{found[name] / whole:13.1%}{batch / found[name]:10.2f}"
+        )
+    lines.append(f"{'waiting':16}{1000 * found['waiting']:9.1f} ms{found['waiting'] / whole:13.1%}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="resnet18", help="small, resnet18, ..., resnet101")
+    parser.add_argument("--side", type=int, default=512, help="of the images [px]")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--steps", type=int, default=8, help="of the real loop, the first two not counted")
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    threads = max((os.cpu_count() or 1) - args.workers, 1)
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(args, folder)
+    print(
+        f"{args.model}, {args.batch} images of {args.side} px, {found['precision']}, peak {found['peak_mb']:.0f} MB"
+    )
+    print(table(found["seconds"], args.batch))
+    gpu = torch.cuda.get_device_name() if args.device.startswith("cuda") else None
+    machine = {"cpu": platform.processor() or platform.machine(), "threads": threads, "gpu": gpu}
+    results = Path(__file__).parent / "results"
+    results.mkdir(exist_ok=True)
+    report = {"machine": machine, "torch": torch.__version__, "asked": vars(args), **found}
+    (results / "train.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"Runs that are stopped, killed, refused and averaged end as an undisturbed run does."
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from atss_nb.data.formats import DOTA_V10_CLASSES
+from atss_nb.data.scenes import write_scenes
+from atss_nb.model.config import ModelConfig
+from atss_nb.run.checkpoints import load_checkpoint, read_log
+from atss_nb.run.settings import TrainConfig
+from atss_nb.run.trainer import count_samples
+from atss_nb.run.training import load_model, train
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> TrainConfig:
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder / "train", n=12, size=96, seed=0)
+    write_scenes(folder / "val", n=3, size=96, seed=1)
+    model = ModelConfig.small(strides=(8, 16, 32, 64), channels=16)
+    few = {"epochs": 3, "batch_size": 2, "validations": 1, "precision": "float32"}
+    return TrainConfig(data=str(folder), classes=DOTA_V10_CLASSES, model=model, **few)
+
+
+@pytest.fixture(scope="module")
+def whole(config, tmp_path_factory):
+    return train(config, tmp_path_factory.mktemp("run") / "whole", progress=False)
+
+
+def losses(run) -> list[float]:
+    return [row["loss"] for row in read_log(run / "log.jsonl") if "loss" in row]
+
+
+def weights(run) -> dict[str, torch.Tensor]:
+    return load_checkpoint(run / "last.pt")["model"]
+
+
+def same(run, other) -> bool:
+    a, b = weights(run), weights(other)
+    return losses(run) == losses(other) and all(torch.equal(a[k], b[k]) for k in a)
+
+
+STEP_BY_STEP = """
+import sys
+from atss_nb.run import training
+from atss_nb.run.settings import TrainConfig
+training._LOG_EVERY = 1
+print("ready", flush=True)
+training.train(TrainConfig.from_json(open(sys.argv[1]).read()), sys.argv[2], progress=False, resume=True)
+"""
+
+
+def start(config: TrainConfig, tmp_path) -> subprocess.Popen:
+    "The run in a process of its own, which goes on with what is there."
+    (tmp_path / "config.json").write_text(config.to_json())
+    words = [sys.executable, "-c", STEP_BY_STEP, tmp_path / "config.json", tmp_path / "run"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([str(w) for w in words], env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for_rows(run, count: int, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not (run / "log.jsonl").exists() or len(read_log(run / "log.jsonl")) < count:
+        assert time.monotonic() < end, "the run does not come forward"
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(config, tmp_path_factory):
+    "The same run in a process of its own, every step in its log."
+    home = tmp_path_factory.mktemp("undisturbed")
+    assert start(replace(config, save_every=2), home).wait(180) == 0
+    return home / "run"
+
+
+@pytest.mark.parametrize("rows", [1, 8])
+def test_killed_at_any_moment_it_goes_on_to_the_same_end(config, undisturbed, tmp_path, rows):
+    work = start(replace(config, save_every=2), tmp_path)
+    wait_for_rows(tmp_path / "run", rows)
+    work.kill()
+    assert work.wait(30) == -signal.SIGKILL
+    last = tmp_path / "run/last.pt"
+    assert not last.exists() or load_checkpoint(last)["step"] > 0  # whole, or not there yet
+    assert start(replace(config, save_every=2), tmp_path).wait(180) == 0
+    assert same(tmp_path / "run", undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_saves_and_exits_with_0(config, undisturbed, tmp_path, number):
+    work = start(replace(config, save_every=2), tmp_path)
+    wait_for_rows(tmp_path / "run", 4)
+    work.send_signal(number)
+    assert work.wait(60) == 0
+    done = load_checkpoint(tmp_path / "run/last.pt")["step"]
+    assert 4 <= done < 18 and len(losses(tmp_path / "run")) == done
+    assert start(replace(config, save_every=2), tmp_path).wait(180) == 0
+    assert same(tmp_path / "run", undisturbed)
+
+
+def test_workers_change_nothing(config, whole, tmp_path):
+    assert same(train(replace(config, workers=2), tmp_path / "run", progress=False), whole)
+
+
+def test_balanced_epochs_go_on_too(config, tmp_path):
+    config = replace(config, balance=0.5, epochs=2)
+    run = train(config, tmp_path / "whole", progress=False)
+    stop_after = lambda model, epoch: os.kill(os.getpid(), signal.SIGTERM) if epoch == 0 else None  # noqa: E731
+    cut = train(config, tmp_path / "cut", progress=False, watch=stop_after)
+    train(config, cut, progress=False, resume=True)
+    assert same(cut, run)
+
+
+def test_two_stages_go_on_too(config, tmp_path):
+    "The second stage draws its samples while it learns: the generator must go on as well."
+    model = ModelConfig.faster_rcnn(18, weights=None, channels=16, pre_nms=50, max_detections=20)
+    model = replace(model, second_stage=replace(model.second_stage, width=16, proposals=30, samples=16))
+    config = replace(config, model=model, epochs=2, validations=0, batch_size=6)
+    run = train(config, tmp_path / "whole", progress=False)
+    stop_after = lambda model, epoch: os.kill(os.getpid(), signal.SIGTERM) if epoch == 0 else None  # noqa: E731
+    cut = train(config, tmp_path / "cut", progress=False, watch=stop_after)
+    assert load_checkpoint(cut / "last.pt")["step"] == 3
+    train(config, cut, progress=False, resume=True)
+    assert same(cut, run)
+
+
+def test_a_finished_run_has_nothing_left(config, whole):
+    before = {p.name: p.read_bytes() for p in whole.iterdir() if p.name != "last.pt"}
+    train(config, whole, progress=False, resume=True)
+    assert before == {p.name: p.read_bytes() for p in whole.iterdir() if p.name != "last.pt"}
+
+
+def test_other_settings_are_refused(config, whole):
+    with pytest.raises(ValueError, match="lr 0.002 -> 0.01"):
+        train(replace(config, lr=0.01), whole, resume=True)
+
+
+def test_float16_scales_the_loss_and_learns(config, tmp_path):
+    run = train(replace(config, precision="float16", epochs=4), tmp_path / "run", progress=False)
+    state, found = load_checkpoint(run / "last.pt"), losses(run)
+    assert state["scaler"]["scale"] > 1 and found[-1] < found[0]
+
+
+def test_averaged_weights_are_scored_and_kept(config, tmp_path):
+    run = train(replace(config, ema=0.9), tmp_path / "run", progress=False)
+    state, (model, _, _) = load_checkpoint(run / "last.pt"), load_model(run / "last.pt")
+    mine = model.state_dict()
+    assert all(torch.equal(mine[k], state["average"]["module." + k]) for k in mine)
+    assert any(not torch.equal(mine[k], state["model"][k]) for k in mine)
+
+
+def test_patience_ends_a_run_that_does_not_get_better(config, tmp_path):
+    config = replace(config, lr=1e-9, epochs=8, validations=8, patience=2)
+    run = train(config, tmp_path / "run", progress=False)
+    assert sum("AP50" in row for row in read_log(run / "log.jsonl")) == 3
+
+
+def test_a_compiled_network_keeps_the_names_of_its_weights(config, tmp_path):
+    "Compiling for the CPU takes minutes: here the calls go through the compiler's door, but are not compiled."
+    with torch.compiler.set_stance("force_eager"):
+        run = train(replace(config, compile=True, epochs=1), tmp_path / "run", progress=False, steps=1)
+    assert weights(run).keys() == load_model(run / "last.pt")[0].state_dict().keys()
+
+
+def test_the_log_reaches_tensorboard_and_a_table(config, tmp_path):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = train(config, tmp_path / "run", progress=False, tensorboard=True)
+    board = events.EventAccumulator(str(run / "tensorboard")).Reload()
+    assert [e.step for e in board.Scalars("loss")] == [
+        r["step"] for r in read_log(run / "log.jsonl") if "loss" in r
+    ]
+    assert {"AP50", "positives", "orphans", "lr", "grad_norm", "images_per_s"} <= set(board.Tags()["scalars"])
+    header = (run / "log.csv").read_text().splitlines()[0].split(",")
+    assert {"step", "epoch", "loss", "AP50"} <= set(header)
+
+
+def test_counted_samples_are_those_of_the_assigner(config):
+    from atss_nb.data.datasets import collate
+    from atss_nb.model.detectors import build_model
+    from atss_nb.run.settings import open_split
+
+    data, model = open_split(config, "train"), build_model(config.model, 15)
+    images, targets = collate([data[i] for i in range(4)])
+    found = count_samples(model, images, targets)
+    anchors = model.anchor_grid((128, 128))  # 96 px, padded to the coarsest stride
+    told = [model.assigner(anchors, t["boxes"]).gt_index for t in targets]
+    wanted = [
+        int((t == g).sum())
+        for t, target in zip(told, targets, strict=True)
+        for g in range(len(target["boxes"]))
+    ]
+    assert found["positives"] == pytest.approx(sum(wanted) / len(wanted))
+    assert found["orphans"] == pytest.approx(sum(n == 0 for n in wanted) / len(wanted))
+
+
+def test_config_of_an_older_checkpoint_is_read():
+    text = json.loads(TrainConfig(data="x").to_json())
+    for name in ("ema", "accumulate", "patience", "compile", "save_every"):
+        del text[name]
+    assert TrainConfig.from_json(json.dumps(text)) == TrainConfig(data="x")
