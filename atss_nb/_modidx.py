@@ -1423,6 +1423,7 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                      'atss_nb.run.recipes._fits': ('5_run/recipes.html#_fits', 'atss_nb/run/recipes.py'),
                                      'atss_nb.run.recipes._fits_tuple': ('5_run/recipes.html#_fits_tuple', 'atss_nb/run/recipes.py'),
                                      'atss_nb.run.recipes._literal': ('5_run/recipes.html#_literal', 'atss_nb/run/recipes.py'),
+                                     'atss_nb.run.recipes._merged': ('5_run/recipes.html#_merged', 'atss_nb/run/recipes.py'),
                                      'atss_nb.run.recipes._tile': ('5_run/recipes.html#_tile', 'atss_nb/run/recipes.py'),
                                      'atss_nb.run.recipes._value': ('5_run/recipes.html#_value', 'atss_nb/run/recipes.py'),
                                      'atss_nb.run.recipes.describe': ('5_run/recipes.html#describe', 'atss_nb/run/recipes.py'),
