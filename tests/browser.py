@@ -3,19 +3,16 @@
 import json
 import os
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
 
+from atss_nb.explore.page import start_lab, wait_for
+
+TOKEN = "tests"
 CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 FLAGS += " --disable-component-update --disable-sync --disable-dev-shm-usage"
@@ -36,61 +33,28 @@ def write_notebook(path: Path, cells: list[str]) -> None:
     nbformat.write(nbformat.v4.new_notebook(cells=made, metadata=kernel), path)
 
 
+def write_config(folder: Path, dark: bool) -> None:
+    "All cells are in the page, in the theme asked for; the tests may look inside the application."
+    theme = {"theme": "JupyterLab Dark" if dark else "JupyterLab Light"}
+    plugins = {"apputils-extension:themes": theme, "notebook-extension:tracker": {"windowingMode": "none"}}
+    settings = {f"@jupyterlab/{name}": values for name, values in plugins.items()}
+    (folder / "labconfig").mkdir(parents=True)
+    (folder / "labconfig/default_setting_overrides.json").write_text(json.dumps(settings))
+    (folder / "jupyter_lab_config.json").write_text('{"LabApp": {"expose_app_in_browser": true}}')
+
+
 @contextmanager
 def lab(folder: Path, dark: bool = False) -> Iterator[str]:  # the server's address
-    "A JupyterLab on a folder; it asks nothing, fetches no news, and ends with the block."
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    state = Path(tempfile.mkdtemp())
-    settings = {
-        "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}
-    }
-    settings["@jupyterlab/apputils-extension:themes"] = {
-        "theme": "JupyterLab Dark" if dark else "JupyterLab Light"
-    }
-    settings["@jupyterlab/notebook-extension:tracker"] = {
-        "windowingMode": "none"
-    }  # all cells are in the page
-    config = state / "jupyter_config_dir/labconfig"
-    config.mkdir(parents=True)
-    (config / "default_setting_overrides.json").write_text(json.dumps(settings))
-    options = [
-        f"--ServerApp.root_dir={folder}",
-        f"--port={port}",
-        "--ip=127.0.0.1",
-        "--no-browser",
-        "--allow-root",
-    ]
-    options += [
-        "--IdentityProvider.token=",
-        "--ServerApp.disable_check_xsrf=True",
-        "--ServerApp.terminals_enabled=False",
-    ]
-    options += ["--LabApp.expose_app_in_browser=True", "--LabApp.news_url="]
-    options += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    with (state / "log").open("w") as log:
-        command = [sys.executable, "-m", "jupyterlab", *options]
-        server = subprocess.Popen(command, env=clean_environment(state), stdout=log, stderr=subprocess.STDOUT)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_for(url + "/api", server, state / "log")
-        yield url
-    finally:
-        server.terminate()
-        server.wait(20)
-        shutil.rmtree(state, ignore_errors=True)
-
-
-def wait_for(url: str, server: subprocess.Popen, log: Path, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and server.poll() is None:
+    "The JupyterLab of `atss explore` on a folder, without anything of the user's; it ends with the block."
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as state:
+        write_config(Path(state) / "jupyter_config_dir", dark)
+        server, url = start_lab(folder, TOKEN, clean_environment(Path(state)))
         try:
-            urllib.request.urlopen(url, timeout=2)
-            return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    raise RuntimeError(f"JupyterLab does not answer at {url}:\n{log.read_text()[-2000:]}")
+            wait_for(f"{url}/api", server)
+            yield url
+        finally:
+            server.terminate()
+            server.wait(20)
 
 
 class Watch:
@@ -132,7 +96,7 @@ def browser(width: int = 1360, height: int = 1000, density: float = 1, dark: boo
 
 def open_notebook(page, url: str, name: str, run: bool = True, doc: bool = True) -> None:
     "A notebook in the browser, its kernel ready, all cells started."
-    page.goto(f"{url}/{'doc' if doc else 'lab'}/tree/{name}")
+    page.goto(f"{url}/{'doc' if doc else 'lab'}/tree/{name}?token={TOKEN}")
     page.wait_for_selector(".jp-Notebook .jp-Cell")
     status = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
     page.wait_for_function(f"() => {status}")

@@ -190,6 +190,27 @@ def test_a_candidate_tells_its_numbers(view):
 
 
 @on("microscope")
+def test_clicks_walk_through_the_candidates_of_a_spot(view):
+    "Levels share some of their centres: every candidate there is reached, and the first one comes again."
+    anchors, g = AnchorGrid()((512, 512)), int(view.data("selected"))
+    found = ATSS().explain(anchors, view.boxes)
+    mine = found.index[g]
+    others = found.index[(found.reason == 0) & (torch.arange(len(found.index)) != g)[:, None]]
+    apart = torch.cdist(anchors.boxes[mine, :2], anchors.boxes[torch.cat([mine, others]), :2])
+    shared = (apart < 0.1).sum(1) * (apart[:, len(mine) :].amin(1) > 20)  # no positive of another object near
+    assert shared.max() > 1
+    spot = anchors.boxes[mine[shared.argmax()], :2]
+    there = sorted(mine[(anchors.boxes[mine, :2] == spot).all(1)].tolist())
+    told = []
+    for _ in range(len(there) + 1):
+        view.page.mouse.click(*view.place(*spot.tolist()))
+        view.settle()
+        told.append(int(view.text(".card b").split()[1]))
+    assert told == [*there, there[0]]
+    view.keys("Escape")
+
+
+@on("microscope")
 def test_everything_by_keyboard_and_undone(view):
     before, g = view.boxes, int(view.data("selected"))
     view.keys("ArrowRight", "Shift+ArrowDown", "]", "Alt+ArrowUp")

@@ -6,7 +6,6 @@
 __all__ = ['Report', 'Picture', 'look', 'check_objects', 'examine']
 
 # %% ../../nbs/4_data/15_doctor.ipynb #2190709a
-import hashlib
 import json
 import math
 from collections import Counter, defaultdict
@@ -20,7 +19,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .convert import LabelledSet, read_dataset
-from .folders import LabelledImage, open_image, summary
+from .folders import LabelledImage, fingerprint, open_image, summary, upright_size
 from ..geometry.boxes import poly2obb
 from ..geometry.overlap import box_iou_rotated
 
@@ -90,11 +89,10 @@ def look(
     "Fingerprint and size of an image, and whether it can be decoded."
     digest = ""
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = fingerprint(path)
         with open_image(path) as image:
-            w, h = image.size
-            size = (w, h) if image.getexif().get(0x0112, 1) >= 5 else (h, w)
-            if decode and w * h <= _GIANT:
+            size = upright_size(image)
+            if decode and math.prod(size) <= _GIANT:
                 image.load()
         return Picture(size, digest)
     except (OSError, SyntaxError, ValueError) as error:

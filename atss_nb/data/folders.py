@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'LabelledImage', 'listing', 'summary', 'NoSuchSplit', 'find_split', 'split_folders', 'index_files',
            'pair', 'pair_folder', 'by_split', 'side_by_side', 'by_lists', 'by_kind', 'find_yaml', 'open_image',
-           'image_size']
+           'upright_size', 'image_size', 'fingerprint']
 
 # %% ../../nbs/4_data/15_folders.ipynb #4c93dbbd
+import hashlib
 import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -280,10 +281,24 @@ def open_image(
             Image.MAX_IMAGE_PIXELS = limit
 
 # %% ../../nbs/4_data/15_folders.ipynb #39c9d2a1
-def image_size(
-    path: str | Path,
-) -> tuple[int, int]:  # H, W [px], upright as the EXIF orientation says
+def upright_size(
+    image: Image.Image,  # opened, not decoded
+) -> tuple[int, int]:  # H, W [px], as the EXIF orientation says
+    "The size of an opened image. A PNG's own `getexif` would decode all pixels to look for late notes."
+    turned = Image.Image.getexif(image).get(0x0112, 1) >= 5
+    return image.size if turned else image.size[::-1]
+
+
+def image_size(path: str | Path) -> tuple[int, int]:  # H, W [px], upright
     "The size of an image, from its header; OSError naming the file where it has none."
     with open_image(path) as image:
-        w, h = image.size
-        return (w, h) if image.getexif().get(0x0112, 1) >= 5 else (h, w)
+        return upright_size(image)
+
+# %% ../../nbs/4_data/15_folders.ipynb #624749cc
+def fingerprint(path: str | Path) -> str:  # hexadecimal
+    "SHA-256 of a file of any size, a megabyte at a time."
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

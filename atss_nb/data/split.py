@@ -6,10 +6,10 @@
 __all__ = ['plan_split', 'SplitReport', 'split']
 
 # %% ../../nbs/4_data/16_split.ipynb #135bd1ff
-import hashlib
 import json
 import math
 import multiprocessing
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import asdict
@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from .folders import fingerprint
 from .formats import LabelError, read_dota, write_dota
 from .tiles import STYLES, Tile, Tiling, make_tiles, tile_objects
 from .windows import WHOLE, ScaledImage, image_size, open_image
@@ -61,7 +62,7 @@ def _describe(source: tuple[Path, Path | None]) -> dict | str:
         size = image_size(image)
     except (LabelError, OSError) as error:
         return str(error)
-    sums = [hashlib.sha256(path.read_bytes()).hexdigest() if path else None for path in source]
+    sums = [fingerprint(path) if path else None for path in source]
     return {"file": image.name, "size": list(size), "sha256": sums[0], "label_sha256": sums[1]}
 
 # %% ../../nbs/4_data/16_split.ipynb #a11ac6a9
@@ -115,7 +116,7 @@ def _pixels(image, tile: Tile, tiling: Tiling) -> np.ndarray:  # (H, W, 3) uint8
 # %% ../../nbs/4_data/16_split.ipynb #02b4a0a8
 def _cut(
     work: _Work,
-) -> tuple[str, int, set[int]]:  # image, number of tiles, rows of its labels that are in a tile
+) -> tuple[str, int, int, set[int]]:  # image, its tiles here, its objects, their rows that are in a tile
     "Write the tiles that are not there yet."
     image, found = None, set()
     label = read_dota(work.label) if work.label else None
@@ -130,11 +131,11 @@ def _cut(
             image = image or open_image(work.image)
             scaled = image if tile.scale == 1 else ScaledImage(image, tile.scale)
             with replacing(target) as draft:
-                Image.fromarray(_pixels(scaled, tile, work.tiling)).save(draft)
-    return work.image.stem, len(work.tiles), found
+                Image.fromarray(_pixels(scaled, tile, work.tiling)).save(draft, compress_level=3)
+    return work.image.stem, len(work.tiles), len(label or ()), found
 
 # %% ../../nbs/4_data/16_split.ipynb #adbe057f
-def _results(work: Sequence[_Work], workers: int) -> Iterator[tuple[str, int, set[int]]]:
+def _results(work: Sequence[_Work], workers: int) -> Iterator[tuple[str, int, int, set[int]]]:
     if workers <= 1:
         yield from map(_cut, work)
         return
@@ -198,12 +199,11 @@ def split(
     folder, out = Path(folder), Path(out)
     plan = plan_split(folder, tiling)
     _open_out(out, plan, overwrite, (folder / "labelTxt").is_dir())
-    rows = {p.stem: set(range(len(read_dota(label)) if label else 0)) for p, label in _sources(folder)}
-    objects = sum(map(len, rows.values()))
-    work = list(_pieces(folder, out, plan, tiling))
+    work, objects, kept = list(_pieces(folder, out, plan, tiling)), {}, defaultdict(set)
     with tqdm(total=len(plan["tiles"]), desc="tiles", disable=not progress) as bar:
-        for name, count, found in _results(work, workers):
-            rows[name] -= found
+        for name, count, objects[name], found in _results(work, workers):
+            kept[name] |= found
             bar.update(count)
-    lost = {name: sorted(left) for name, left in rows.items() if left}
-    return SplitReport(len(plan["images"]), len(plan["tiles"]), objects, lost)
+    left = {name: sorted(set(range(objects[name])) - kept[name]) for name in plan["images"]}
+    lost = {name: rows for name, rows in left.items() if rows}
+    return SplitReport(len(plan["images"]), len(plan["tiles"]), sum(objects.values()), lost)

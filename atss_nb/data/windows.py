@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from .folders import upright_size
+
 # %% ../../nbs/4_data/16_windows.ipynb #d05d3f3c
 WHOLE = 64_000_000  # pixels; up to this an image is decoded whole
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK")
@@ -31,7 +33,8 @@ class WholeImage:
     "An image in memory; windows in any order."
 
     def __init__(self, image: Image.Image):
-        self._pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        ImageOps.exif_transpose(image, in_place=True)
+        self._pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
         self.size = self._pixels.shape[:2]  # H, W [px]
 
     def read(self, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:  # (y1 - y0, x1 - x0, 3) uint8
@@ -110,15 +113,14 @@ class TiledImage:
         return self._fetch(x0, y0, x1 - x0, y1 - y0)
 
 # %% ../../nbs/4_data/16_windows.ipynb #f78363cd
-_TILE_WIDTH, _ORIENTATION = 322, 274  # tags of TIFF and EXIF
+_TILE_WIDTH = 322  # a tag of TIFF
 
 
 def _header(image: Image.Image) -> tuple[int, int]:  # H, W [px], upright
     "The size; ValueError unless there are 8 bits per channel."
     if image.mode not in _MODES:
         raise ValueError(f"pixels of mode {image.mode}")
-    turned = image.getexif().get(_ORIENTATION, 1) > 4
-    return image.size if turned else image.size[::-1]
+    return upright_size(image)
 
 # %% ../../nbs/4_data/16_windows.ipynb #97de38ef
 def _choose(path: Path, limit: int):

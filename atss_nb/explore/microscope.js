@@ -48,10 +48,16 @@ class Microscope extends Explorer {
     this.stroke("#ffffff", 2);
   }
 
+  // The candidate under the pointer; again on the same spot: the next one there, as levels share some of their centres.
   click(p, reach) {
-    const near = this.candidates.map((c) => ({ ...c, far: Math.hypot(c.at[0] - p[0], c.at[1] - p[1]) + (c.g === this.selected ? 0 : reach / 4) }));
-    const hit = near.filter((c) => c.far < reach && (c.positive || c.g === this.selected)).sort((a, b) => a.far - b.far)[0];
-    return !!hit && this.pick(hit);
+    const far = (c, q) => Math.hypot(c.at[0] - q[0], c.at[1] - q[1]);
+    const seen = this.candidates.filter((c) => c.positive || c.g === this.selected);
+    const near = seen.map((c) => ({ ...c, far: far(c, p) + (c.g === this.selected ? 0 : reach / 4) })).filter((c) => c.far < reach);
+    if (!near.length) return false;
+    const top = near.reduce((a, b) => (b.far < a.far ? b : a));
+    const stack = near.filter((c) => far(c, top.at) * this.scale < 2).sort((a, b) => a.anchor - b.anchor || a.g - b.g);
+    const now = stack.findIndex((c) => c.anchor === this.scene.picked && c.g === this.selected);
+    return this.pick(stack[(now + 1) % stack.length]);
   }
 
   pick({ g, anchor }) {
@@ -89,7 +95,7 @@ class Microscope extends Explorer {
       ...alarms,
       make("div", {}, table(["level", "cells", "candidates", "positives"], perLevel)),
       make("div", {}, table(["object", "positives", "best IoU", "threshold"], perObject)),
-      picked ? this.card(picked) : make("div", { className: "note" }, "Click a candidate, or press . for the next one, to see why it was chosen or not."),
+      picked ? this.card(picked) : make("div", { className: "note" }, "Click a candidate, or press . for the next one, to see why it was chosen or not. Where several lie on one spot, click again."),
     ];
   }
 

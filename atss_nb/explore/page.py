@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
@@ -81,12 +82,14 @@ def write_settings(folder: Path) -> None:
 def start_lab(
     folder: Path,  # its root, made for this
     token: str,  # who may come in
+    environment: Mapping[str, str] = os.environ,  # of the server
 ) -> tuple[subprocess.Popen, str]:  # the server, its address
     "Start a JupyterLab."
     write_settings(folder)
     port = free_port()
+    environment = dict(environment) | {"JUPYTER_TOKEN": token}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    server = subprocess.Popen(lab_command(folder, port), env=os.environ | {"JUPYTER_TOKEN": token}, **quiet)
+    server = subprocess.Popen(lab_command(folder, port), env=environment, **quiet)
     return server, f"http://127.0.0.1:{port}"
 
 # %% ../../nbs/6_explore/25_page.ipynb #25d0e865

@@ -170,7 +170,7 @@ class Trainer:
 def run_state(run: Trainer) -> dict:
     "What a checkpoint holds: numbers and text only."
     parts = {name: getattr(run, name).state_dict() for name in ("model", "optimizer", "schedule", "scaler")}
-    averaged = {"average": run.average.state_dict()} if run.average else {}
+    averaged = {"average": run.average.module.state_dict()} if run.average else {}
     cuda = {"cuda_random": torch.cuda.get_rng_state_all()} if run.engine.device.type == "cuda" else {}
     about = {"config": run.config.to_json(), "classes": list(run.config.classes)}
     return parts | averaged | cuda | about | asdict(run.done) | {"random": torch.get_rng_state()}
@@ -188,7 +188,8 @@ def restore(run: Trainer, state: dict) -> None:
     for name in ("model", "optimizer", "schedule", "scaler"):
         getattr(run, name).load_state_dict(state[name])
     if run.average:
-        run.average.load_state_dict(state["average"])
+        run.average.module.load_state_dict(state["average"])
+        run.average.n_averaged.fill_(state["step"])
     run.done = Progress(*(state[f.name] for f in fields(Progress)))
     torch.set_rng_state(state["random"])
     if "cuda_random" in state and torch.cuda.device_count() == len(state["cuda_random"]):

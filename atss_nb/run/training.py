@@ -78,8 +78,12 @@ def _score(run: Trainer, out: Path, log: Log | None) -> None:
         _save(run, out, "best.pt")
 
 # %% ../../nbs/5_run/19_training.ipynb #eea7d8a1
-def _close_epoch(run: Trainer, out: Path, log: Log | None) -> bool:  # whether the run has waited long enough
-    "Score if it is due, and save."
+def _close_epoch(
+    run: Trainer, out: Path, log: Log | None, watch: Callable | None
+) -> bool:  # whether the run has waited long enough
+    "Show the model to who watches, score it if that is due, and save."
+    if watch and log:
+        watch(run.model, run.done.epochs)
     if run.val and _validation_due(run.done.epochs, run.config):
         _score(run, out, log)
     run.done.epochs += 1
@@ -88,12 +92,16 @@ def _close_epoch(run: Trainer, out: Path, log: Log | None) -> bool:  # whether t
         write_csv(read_log(log.path), log.path.with_suffix(".csv"))
     return 0 < run.config.patience <= run.done.waited
 
+# %% ../../nbs/5_run/19_training.ipynb #4b739115
+def _bar(run: Trainer, shown: bool) -> tqdm:
+    return tqdm(total=run.batches.steps, initial=run.done.step, unit="step", disable=not shown)
+
 # %% ../../nbs/5_run/19_training.ipynb #97056d70
 def _steps(run: Trainer, out: Path, log: Log | None, bar: tqdm, stop: Stop) -> bool:  # whether to stop
     "The steps that are left of an epoch."
     start, first = time.perf_counter(), run.done.step
     for images, targets, losses in run.epoch():
-        step, bar.n = run.done.step, run.done.step
+        step = bar.n = run.done.step
         rate = (step - first) * run.batches.size / (time.perf_counter() - start)
         if log and ((step - 1) % _LOG_EVERY == 0 or step == run.batches.steps):
             log.write(**_loss_row(run, images, targets, losses, rate))
@@ -101,8 +109,10 @@ def _steps(run: Trainer, out: Path, log: Log | None, bar: tqdm, stop: Stop) -> b
         bar.update(0)
         if step % run.config.save_every == 0:
             _save(run, out)
-        together = run.engine.world == 1 or step % _LOG_EVERY == 0  # several processes agree now and then
-        if together and run.engine.any(stop.asked):
+        agreed = (
+            run.engine.world == 1 or step % _LOG_EVERY == 0
+        )  # several processes ask one another only then
+        if agreed and run.engine.any(stop.asked):
             return True
     return False
 
@@ -120,21 +130,15 @@ def train(
     "Train a detector. The same seed on the same machine gives the same weights, stopped on the way or not."
     run, out = Trainer(config, device, steps), Path(out)
     log = _open_run(run, out, resume, tensorboard)
-    quiet = not (progress and log)
-    with (
-        Stop() as stop,
-        tqdm(total=run.batches.steps, initial=run.done.step, unit="step", disable=quiet) as bar,
-    ):
+    with Stop() as stop, _bar(run, progress and bool(log)) as bar:
         while run.done.epochs < config.epochs:
             bar.set_description(f"epoch {run.done.epochs + 1}/{config.epochs}")
             if _steps(run, out, log, bar, stop):
                 _save(run, out)
                 bar.write(f"stopped after step {run.done.step} of {run.batches.steps}: resume to go on")
-                break
+                return out
             _save(run, out)
-            if watch and log:
-                watch(run.model, run.done.epochs)
-            if _close_epoch(run, out, log):
+            if _close_epoch(run, out, log, watch):
                 break
     return out
 
@@ -150,8 +154,5 @@ def load_model(
     state = load_checkpoint(inside[0] if inside else path)
     config = TrainConfig.from_json(state["config"])
     model = build_model(config.model, len(state["classes"]), pretrained=False)
-    averaged = {
-        k.removeprefix("module."): v for k, v in state.get("average", {}).items() if k != "n_averaged"
-    }
-    model.load_state_dict(averaged or state["model"])
+    model.load_state_dict(state.get("average", state["model"]))
     return model.eval(), config, state["classes"]
