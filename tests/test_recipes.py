@@ -6,10 +6,19 @@ from dataclasses import replace
 
 import pytest
 
+from atss_nb.data.formats import read_dota
 from atss_nb.run.checkpoints import load_checkpoint
 from atss_nb.run.cli import main
 from atss_nb.run.recipe_table import RECIPES
-from atss_nb.run.recipes import find_recipe, override, recipes, run_recipe, small_version, train_config
+from atss_nb.run.recipes import (
+    find_recipe,
+    override,
+    recipes,
+    run_recipe,
+    score_recipe,
+    small_version,
+    train_config,
+)
 from atss_nb.run.settings import TrainConfig, open_split
 from atss_nb.run.smoke import smoke, write_mock
 
@@ -52,6 +61,31 @@ def test_dota_rows_do_not_learn_the_hardest_objects(name, dropped, tmp_path):
     assert 0 < learnt < there if dropped else 0 < learnt == there
     scored, there = (count_boxes(c, row.data.test) for c in (config, replace(config, hardest=2)))
     assert 0 < scored == there
+
+
+def row_scored(name: str, folder):
+    "The scores of a row after a rehearsal, and its run folder."
+    small, data = small_version(RECIPES[name]), write_mock(RECIPES[name], folder / "data", 2)
+    run = run_recipe(small, data, folder / "run", progress=False, steps=1)
+    return score_recipe(small, run), run, data
+
+
+@pytest.mark.parametrize("name", ["retina-r50-le135-1x-dota-ms", "faster-rcnn-r50-oc-1x-dota"])
+def test_dota_is_scored_by_whole_images(name, tmp_path):
+    scores, run, data = row_scored(name, tmp_path)
+    assert list(scores) == ["dota-devkit"] and scores["dota-devkit"].metric == "voc07"
+    tiles = len(list((run / "tiles/test/images").iterdir()))
+    assert scores["dota-devkit"].images == len(list((data / "test/images").iterdir())) < tiles
+    objects = sum(len(read_dota(path)) for path in (data / "test/labelTxt").iterdir())
+    assert sum(one["gts"] for one in scores["dota-devkit"].counts.values()) == objects
+
+
+def test_hrsc_is_scored_under_both_of_its_metrics(tmp_path):
+    scores, *_ = row_scored("retina-r101-le135-3x-hrsc2016-rr", tmp_path)
+    assert {name: score.metric for name, score in scores.items()} == {
+        "hrsc-voc07": "voc07",
+        "hrsc-voc12": "area",
+    }
 
 
 def test_configurations_survive_json():

@@ -173,7 +173,8 @@ _ROLABELIMG = _each(
 
 # %% ../../nbs/4_data/15_layouts.ipynb #61b6d201
 _LABELME = _each(
-    lambda root: _any("*.json")(root) and not _coco_files(root),
+    # split.json is the record of a split, whose labels are DOTA's
+    lambda root: _any("*.json")(root) and not _coco_files(root) and not _any("split.json")(root),
     partial(side_by_side, suffix=".json"), read_labelme, write_labelme,
     "{split}/{name}", "{split}/{name}.json", difficult=1, meta=_FULL, attributes=_FULL,
 )  # fmt: skip

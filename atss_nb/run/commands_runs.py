@@ -185,7 +185,7 @@ def _test(args: argparse.Namespace) -> None:
     from atss_nb.run.demo import score_run
 
     rules = {"protocol": args.protocol, "metric": args.metric}
-    score_run(args.run, args.split, args.data, choose_device(args.device), **rules)
+    score_run(args.run, args.split, args.data, choose_device(args.device), labels=args.labels, **rules)
     print(f"wrote {args.run / args.split}.json and {args.run / 'report.html'}")
 
 # %% ../../nbs/5_run/23_commands_runs.ipynb #66040543
@@ -193,6 +193,10 @@ _TEST = {
     "run": {"type": Path, "help": "run folder"},
     "--split": {"default": "test", "choices": ["train", "val", "test"]},
     "--data": {"help": "another data folder than the run's"},
+    "--labels": {
+        "type": Path,
+        "help": "labels of the whole images that the split's tiles were cut from: merge tiles, score images",
+    },
     "--protocol": {"default": "dota-devkit", "choices": PROTOCOL_NAMES},
     "--metric": {"choices": ["voc07", "area", "coco101"], "help": "without: the protocol's own, else area"},
     "--device": DEVICE,

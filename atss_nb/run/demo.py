@@ -26,11 +26,11 @@ from ..explore.plots import detection_sheet, plot_assignment, show_image
 from ..explore.report import write_report
 from ..files import replacing
 from ..model.detectors import ModelConfig
-from .analysis import as_case
+from .analysis import Case, as_case
 from .breakdown import Analysis, analyse
 from .checkpoints import Log, read_log
 from .evaluation import rules
-from .inference import detect, predict_dataset
+from .inference import detect, predict_dataset, whole_images
 from .settings import TrainConfig, open_split
 from .training import load_model, train
 
@@ -63,6 +63,16 @@ def report_figures(
         "The training samples of one image: positive anchors, in the colour of their level": samples,
     }
 
+# %% ../../nbs/5_run/23_demo.ipynb #f5690208
+def _case(dataset: Dataset, predictions, targets, labels: str | Path | None, size) -> tuple[Case, list[str]]:
+    "What was found against the truth, of tiles or of whole images, and what a reader should know of it."
+    if labels is None:
+        cut = (dataset.folder / "split.json").exists()
+        note = ["scored tile by tile; with the labels of the whole images, tiles are merged first (--labels)"]
+        return as_case(predictions, targets, dataset.classes), note if cut else []
+    files = whole_images(dataset, predictions, targets, labels, size)
+    return files.case, [f"{len(targets)} tiles merged into {len(files.image_ids)} images", *files.notes]
+
 # %% ../../nbs/5_run/23_demo.ipynb #ebce8549
 def score_run(
     run: str | Path,  # run folder
@@ -72,6 +82,7 @@ def score_run(
     title: str = "",  # of the report
     protocol: str = "dota-devkit",  # as for `evaluate`
     metric: str | None = None,
+    labels: str | Path | None = None,  # of the whole images that the split's tiles were cut from: score those
 ) -> dict:  # the metrics, as written to <split>.json
     "Score a split; write <split>.json and report.html into the run folder."
     run, started = Path(run), time.perf_counter()
@@ -79,12 +90,13 @@ def score_run(
     model, config, classes = load_model(run)
     dataset = open_split(replace(config, data=data or config.data, classes=tuple(classes)), split)
     predictions, targets = predict_dataset(model.to(device), dataset, config.batch_size, progress=True)
-    analysis = analyse(as_case(predictions, targets, classes), metric, protocol)
-    metrics = analysis.to_dict() | {"split": split, "seconds": round(time.perf_counter() - started, 1)}
-    _write_json(run / f"{split}.json", metrics)
+    case, notes = _case(dataset, predictions, targets, labels, config.size)
+    analysis = analyse(case, metric, protocol)
+    told = {"split": split, "notes": notes, "seconds": round(time.perf_counter() - started, 1)}
+    _write_json(run / f"{split}.json", metrics := analysis.to_dict() | told)
     facts, figures = _facts(model, device), report_figures(model.cpu(), dataset, predictions)
     _run_report(run, title or f"{run.name}: {split} images", analysis, figures, config, facts)
-    print(analysis.evaluation.summary())
+    print(analysis.evaluation.summary(), *(f"note: {note}" for note in notes), sep="\n")
     return metrics
 
 # %% ../../nbs/5_run/23_demo.ipynb #c1dd1133

@@ -88,7 +88,6 @@ class Recipe:
 _ALL = "seed, number of runs and spread are not published"
 _CUT = "objects cut by a tile: here the whole outline stays, in the source's kit it is clipped to the tile"
 _SERVER = "scored by the DOTA server, which is not public code; a local score on val is another number"
-_TILES = "DOTA is scored here tile by tile; the published number is of whole images, the tiles' boxes merged"
 _ANGLE = "the angle definitions are fitted to different boxes: le135 from the edges of the outline, the others by smallest area"
 _TURN = "the source rounds turned corners to whole pixels and skips images that lose all objects; here they stay unturned"
 
@@ -110,7 +109,7 @@ _TWO = "the source trains its second stage on 1000 proposals an image and cuts w
 # %% ../../nbs/5_run/22_recipe_table.ipynb #061ae17f
 _RIGHT = (30.0, 60.0, 90.0, 120.0, 150.0)
 _SCALES = Tiling(gap=500, rates=(0.5, 1.0, 1.5), cut_difficulty=None)
-_DOTA = (_ANGLE, _CUT, _SERVER, _TILES, _ALL)
+_DOTA = (_ANGLE, _CUT, _SERVER, _ALL)
 
 
 def _dota(
@@ -149,7 +148,7 @@ def _faster() -> Recipe:
     data = Data(train="train", test="test", tiling=Tiling(gap=512, cut_difficulty=None))
     model, published = ModelConfig.faster_rcnn(50), Published(69.72, 38.09, 38.48)
     optimizer = Optimizer(lr=0.01, batch_size=4)
-    known = (_RPN, _TWO, _CUT, _SERVER, _TILES, _ALL)
+    known = (_RPN, _TWO, _CUT, _SERVER, _ALL)
     return Recipe("faster-rcnn-r50-oc-1x-dota", model, published, data, optimizer=optimizer, confounds=known)
 
 # %% ../../nbs/5_run/22_recipe_table.ipynb #eaed3feb

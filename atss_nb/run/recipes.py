@@ -19,8 +19,9 @@ from ..data.folders import find_split
 from ..data.split import split
 from ..files import replacing
 from ..model.backbones import choose
-from .evaluation import Evaluation, evaluate
-from .inference import predict_dataset
+from .analysis import Case, as_case
+from .evaluation import Evaluation, evaluate_rows
+from .inference import predict_dataset, whole_images
 from .recipe_table import RECIPES, Recipe
 from .settings import TrainConfig, open_split
 from .training import load_model, train
@@ -169,19 +170,36 @@ def run_recipe(
     out.mkdir(parents=True, exist_ok=True)
     home = _tile(recipe, Path(data), out / "tiles")
     with replacing(out / "recipe.json") as draft:
-        draft.write_text(json.dumps(asdict(recipe) | {"overrides": list(changes)}, indent=2), "utf-8")
+        known = {"overrides": list(changes), "data_set": str(Path(data).resolve())}
+        draft.write_text(json.dumps(asdict(recipe) | known, indent=2), "utf-8")
     return train(train_config(recipe, home), out, device, progress, steps=steps, **go_on)
 
 # %% ../../nbs/5_run/22_recipes.ipynb #cc374b97
+_PROTOCOLS = {
+    "hrsc2016": ("hrsc-voc07", "hrsc-voc12")
+}  # those a data set is published under; else DOTA's kit
+
+
 def score_recipe(
     recipe: Recipe,
     run: str | Path,  # run folder of `run_recipe`
     device: str = "cpu",
-) -> Evaluation:
-    "Score the labelled test split of a run, with the recipe's metric; DOTA's is scored tile by tile."
+) -> dict[str, Evaluation]:  # {protocol: the score}, that of the row's published AP50 first
+    "Score the labelled test split of a run: whole images, under each protocol that the row is published with."
     model, config, classes = load_model(run)
-    found = predict_dataset(model.to(device), open_split(config, recipe.data.test), config.batch_size)
-    return evaluate(*found, classes, recipe.published.metric)
+    dataset = open_split(config, recipe.data.test)
+    found = predict_dataset(model.to(device), dataset, config.batch_size)
+    case = _merged(run, recipe, dataset, found) if recipe.data.tiling else as_case(*found, classes)
+    if protocols := _PROTOCOLS.get(recipe.data.format):
+        return {name: evaluate_rows(*case, protocol=name) for name in protocols}
+    return {"dota-devkit": evaluate_rows(*case, recipe.published.metric)}
+
+
+def _merged(run: str | Path, recipe: Recipe, dataset, found: tuple[list, list]) -> Case:
+    "What was found in tiles, as whole images of the data set that was cut."
+    home = json.loads((Path(run) / "recipe.json").read_text("utf-8"))["data_set"]
+    labels = find_split(home, recipe.data.test) / "labelTxt"
+    return whole_images(dataset, *found, labels, recipe.transforms.size).case
 
 # %% ../../nbs/5_run/22_recipes.ipynb #0f468001
 def small_version(recipe: Recipe) -> Recipe:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..data.formats import DOTA_V20_CLASSES, LabelError, parse_task1, read_dota, task1_line
-from ..data.merge import merge_results
+from ..data.merge import merge_results, read_places
 from ..files import replacing
 from ..geometry.boxes import AngleDef, obb2poly, poly2obb
 from .analysis import Case
@@ -254,7 +254,7 @@ def read_merged(
     labels: str | Path,  # folder with one DOTA label file per whole image
     tiles: str | Path | None = None,  # folder of the split, for its split.json; None: read the tiles' names
     classes: Sequence[str] = (),
-    imageset: str | Path | None = None,
+    imageset: str | Path | None = None,  # without: the images of the split, else all that have labels
     iou_threshold: float = 0.1,  # of the merge
 ) -> ResultFiles:
     "`read_results` for results of tiles, merged into whole images first. The same errors."
@@ -263,4 +263,7 @@ def read_merged(
             write_task1(Path(folder, "tiles"), results)
             results = Path(folder, "tiles")
         merge_results(results, Path(folder, "Task1"), tiles, iou_threshold=iou_threshold)
+        if tiles and not imageset:
+            imageset = Path(folder, "images.txt")
+            imageset.write_text("\n".join(sorted({t.image_id for t in read_places(tiles).values()})), "utf-8")
         return read_results(Path(folder, "Task1"), labels, classes, imageset)
