@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from atss_nb.data.formats import Annotation, LabelError, read_dota, write_dota
 from atss_nb.data.scenes import write_scenes
 from atss_nb.data.split import plan_split, split
 from atss_nb.data.tiles import STYLES, Tiling
-from atss_nb.data.windows import ScaledImage, SlidingBand, TiledImage, WholeImage, open_image
+from atss_nb.data.windows import ScaledImage, SlidingBand, TiledImage, WholeImage, image_size, open_image
 
 REAL = Path(__file__).parents[2] / "shared/data"
 TILING = Tiling(size=128, gap=32)
@@ -110,6 +111,17 @@ def test_all_problems_at_once(tmp_path):
     assert f"{labels[1]}, line 1" in str(error.value) and images[2].name in str(error.value)
     with pytest.raises(FileNotFoundError, match="expected a folder images"):
         plan_split(tmp_path / "none", TILING)
+
+
+def test_the_plan_reads_headers_only_and_a_broken_image_stops_the_cut_by_name(scenes, tmp_path):
+    shutil.copytree(scenes, tmp_path / "in")
+    first = min((tmp_path / "in/images").iterdir())
+    whole = first.read_bytes()
+    first.write_bytes(whole[: len(whole) // 2])
+    assert image_size(first) == (420, 420)
+    assert plan_split(tmp_path / "in", TILING)["images"][first.stem]["size"] == [420, 420]
+    with pytest.raises(OSError, match=f"{first.name}: cannot be read"):
+        split(tmp_path / "in", tmp_path / "out", TILING)
 
 
 def test_without_labels(tmp_path):

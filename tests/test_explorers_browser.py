@@ -11,6 +11,7 @@ import torch
 from browser import CHROMIUM, Watch, browser, clean_environment, lab, open_notebook, write_notebook
 from PIL import Image
 
+from atss_nb.explore.data import TileSeam, TurnedImage
 from atss_nb.explore.explorers import rounded
 from atss_nb.explore.geometry import AngleDial, OverlapWalk
 from atss_nb.explore.microscope import Microscope
@@ -22,7 +23,7 @@ from atss_nb.samples.anchors import AnchorGrid
 from atss_nb.samples.assign import ATSS
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
-NAMES = ("microscope", "walk", "dial", "tiling", "coder", "nms", "curve")
+NAMES = ("microscope", "walk", "dial", "tiling", "coder", "seam", "transform", "nms", "curve")
 KINDS = {name: explorer_code(name) for name in NAMES} | {"player": explorer_code("player", "run")}
 RULER = """from atss_nb.explore.explorers import Explorer
 class Ruler(Explorer, js='class Ruler extends Explorer { tell() { return [`${number(this.answer.far, 1)} px`]; } }'):
@@ -319,6 +320,41 @@ def test_the_coder_says_the_deltas(view):
     assert "has no area" in view.text(".status")
     view.keys(*["Control+z"] * 30)
     assert "Python says" not in view.text(".status")
+
+
+@on("seam")
+def test_the_seam_tells_who_owns_the_object(view):
+    view.drag(middle(view.boxes[0]), -40, 25)
+    view.keys("]", "Alt+]")
+    answer = TileSeam(view.boxes[0]).answer
+    assert view.text("[data-value=kept]") == str(answer["kept"])
+    assert view.text("[data-value=merged]") == str(len(answer["merged"]))
+    for i, row in enumerate(answer["rows"]):
+        assert view.text(f"[data-iof='{i}']") == f"{row['iof']:.3f}"
+        assert view.text(f"[data-verdict='{i}']") == row["verdict"]
+    view.controls.get_by_role("button", name="dota-devkit").click()
+    verdicts = [r["verdict"] for r in TileSeam(view.boxes[0], style="dota-devkit").answer["rows"]]
+    assert "dropped" not in verdicts
+    found = "[...root.querySelectorAll('[data-verdict]')].map(n => n.innerText)"
+    view.wait(f"JSON.stringify({found}) === {json.dumps(json.dumps(verdicts, separators=(',', ':')))}")
+
+
+@on("transform")
+def test_the_turned_box_has_the_turned_corners(view):
+    view.drag(middle(view.boxes[0]), 20, 15)
+    view.keys("Alt+]")
+    for button, action in ((None, "rotate"), ("top-bottom", "top-bottom"), ("quarter turn", "quarter turn")):
+        answer = TurnedImage(view.boxes[0], action=action).answer
+        if button:
+            view.controls.get_by_role("button", name=button).click()
+            said = "+root.querySelector('[data-after=\"4\"]').innerText"
+            view.wait(f"Math.abs({said} - {answer['after'][4]}) < 0.006")
+        for k in range(5):
+            shown = [float(view.text(f"[data-{when}='{k}']")) for when in ("before", "after")]
+            assert shown == pytest.approx([answer["before"][k], answer["after"][k]], abs=6e-3)
+        assert float(view.text("[data-value=gap]")) < 1e-6
+    view.drag((float(view.boxes[0, 0]), float(view.boxes[0, 1])), 0, -float(view.boxes[0, 1]) - 20)
+    assert "left the image" not in view.text(".panel")  # a flip or quarter turn drops nothing
 
 
 @on("nms")

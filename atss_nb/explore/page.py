@@ -31,6 +31,8 @@ EXPLORERS = {
     "dial": ("geometry", "AngleDial"),
     "tiling": ("samples", "AnchorTiling"),
     "coder": ("samples", "BoxCoder"),
+    "seam": ("data", "TileSeam"),
+    "transform": ("data", "TurnedImage"),
     "nms": ("results", "Suppression"),
     "curve": ("results", "PrecisionRecall"),
     "player": ("results", "TrainingPlayer"),

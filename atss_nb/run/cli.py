@@ -96,7 +96,7 @@ def _explore(args: argparse.Namespace) -> None:
             server.wait()
 
 # %% ../../nbs/5_run/23_cli.ipynb #e1a2b3c4
-_EXPLORERS = ("microscope", "walk", "dial", "tiling", "coder", "nms", "curve", "player")
+_EXPLORERS = ("microscope", "walk", "dial", "tiling", "coder", "seam", "transform", "nms", "curve", "player")
 
 # %% ../../nbs/5_run/23_cli.ipynb #5d0a7c23
 _EXPLORE = {
