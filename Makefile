@@ -12,7 +12,7 @@ help:
 	@echo "make demo    train a small ATSS detector on procedural scenes (CPU, minutes) and write runs/demo/report.html"
 	@echo "make test    lint, the notebook gate, all notebooks, all tests"
 	@echo "make lab     open JupyterLab on the index notebook"
-	@echo "make bench   measure overlap and assignment against the peers, to bench/results/"
+	@echo "make bench   run every benchmark and write bench/results/: an hour on a quiet machine"
 	@echo "make format  format the notebooks and scripts, export and clean: run before a commit"
 
 $(READY): settings.ini setup.py
@@ -51,15 +51,15 @@ test-python: $(READY)
 
 test-gpu: $(READY)
 	@$(PIP) ".[dev,cuda]"
-	@$(BIN)/pytest -q tests/test_geometry_cuda.py
+	@$(BIN)/pytest -q tests/test_geometry_cuda.py tests/test_training_cuda.py
 
 bench: $(READY)
-	@$(BIN)/python bench/overlap.py
-	@$(BIN)/python bench/assign.py
+	@for name in overlap assign data tiles evaluation step train memory inference explorers; do $(BIN)/python bench/$$name.py || exit 1; done
 
 bench-gpu: $(READY)
 	@$(PIP) ".[dev,cuda]"
 	@$(BIN)/python bench/overlap.py --device cuda
+	@$(BIN)/python bench/train.py --device cuda --model resnet50 --side 1024 --batch 2 --precision float32
 
 format: $(READY)
 	@$(BIN)/ruff check --fix .

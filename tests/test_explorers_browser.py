@@ -37,6 +37,11 @@ BAD = {
     "not a number": "Microscope(boxes=torch.full((1, 5), torch.nan))",
     "own explorer": RULER,
 }
+FLAT = "import torch\nw.boxes = w.boxes * torch.tensor([-1, 1, 0, 0, 1])\nw"  # and off the image
+LOST = "w.scene = {'boxes': [[None] * 5] * len(w.scene['boxes']), 'scores': None}\nw"
+MOVED = [name for name in NAMES if name != "microscope"]
+BAD |= {f"flat {name}": explorer_code(name).replace("\n\n", "\n\nw = ") + f"\n{FLAT}" for name in MOVED}
+BAD |= {f"lost {name}": explorer_code(name).replace("\n\n", "\n\nw = ") + f"\n{LOST}" for name in MOVED}
 
 
 def record_run(folder: Path) -> None:
@@ -366,6 +371,23 @@ def test_the_player_moves_in_time(view):
 def test_bad_state_shows_its_reason(view, reason):
     assert reason in view.text(".status")
     assert int(view.data("draws")) > 0
+
+
+@pytest.mark.parametrize("view", [f"flat {name}" for name in MOVED], indirect=True)
+def test_boxes_without_area_off_the_image_stay_in_reach(view):
+    assert "object 1 has no area" in view.text(".status")
+    assert "object 1 is off the image" in view.text(".status")
+    answers = int(view.data("answers"))
+    view.keys("ArrowRight", "Shift+Alt+ArrowRight", "Shift+Alt+ArrowDown", "]")
+    assert view.boxes[0, 2:4].tolist() == [10, 10] and int(view.data("answers")) > answers
+    assert "object 1 has no area" not in view.text(".status")
+
+
+@pytest.mark.parametrize("view", [f"lost {name}" for name in MOVED], indirect=True)
+def test_boxes_that_are_none_break_no_page(view):
+    assert "object 1: expected 5 finite numbers" in view.text(".status")
+    view.keys("ArrowRight", "]", "n", "?", "?", "Control+z")
+    assert int(view.data("draws")) > 1
 
 
 @on("own explorer")

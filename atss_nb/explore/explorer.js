@@ -53,9 +53,16 @@ function table(head, rows) {
   return make("table", {}, head && make("thead", {}, line("th")(head)), make("tbody", {}, rows.map(line("td"))));
 }
 
+// What sets a colour "#rrggbb" off from any ground: white around dark ones, black around light ones.
+function rim(color) {
+  const light = [0.2126, 0.7152, 0.0722].reduce((sum, part, i) => sum + part * (parseInt(color.slice(1 + 2 * i, 3 + 2 * i), 16) / 255) ** 2.2, 0);
+  return light < 0.2 ? "rgb(255 255 255 / 75%)" : "rgb(0 0 0 / 75%)";
+}
+
 const dot = (color, filled = true) => {
   const node = make("i", { className: filled ? "dot" : "dot hollow" });
   node.style.setProperty("--color", color);
+  node.style.setProperty("--rim", rim(color));
   return node;
 };
 
@@ -210,7 +217,7 @@ class Explorer {
 
   tellAll() {
     const { error, notes } = this.answer;
-    this.say(error ? `Python says: ${error}` : (notes ?? []).join(" · "), !!error || !!notes?.length);
+    this.say([...(error ? [`Python says: ${error}`] : []), ...(notes ?? [])].join(" · "), !!error || !!notes?.length);
     this.panel.replaceChildren(...(error ? [] : this.tell()).filter(Boolean));
   }
 
@@ -235,11 +242,11 @@ class Explorer {
   fit() {
     const { margin, tallest, chartHeight } = this.constructor;
     const [h, w] = this.extent;
-    const room = this.root.clientWidth;
-    if (!room) return;
-    const beside = room >= 640;
+    const room = this.root.clientWidth - 24; // without its padding
+    if (room <= 0) return;
+    const beside = room >= 616;
     this.root.classList.toggle("narrow", !beside);
-    const wide = Math.max(beside ? room - 300 : room, 260);
+    const wide = Math.max(beside ? room - 276 : room, 260);
     this.scale = Math.min((wide - 2 * margin) / w, (tallest - 2 * margin) / h);
     this.width = w * this.scale + 2 * margin;
     this.height = h * this.scale + 2 * margin;
@@ -259,7 +266,7 @@ class Explorer {
 
   restyle() {
     const style = getComputedStyle(this.root);
-    for (const name of ["ink", "soft", "line", "paper", "accent", "alarm"]) this[name] = style.getPropertyValue(`--${name}`).trim();
+    for (const name of ["ink", "soft", "line", "paper", "edge", "accent", "alarm"]) this[name] = style.getPropertyValue(`--${name}`).trim();
     this.font = style.fontFamily;
     this.paint();
   }
@@ -275,13 +282,14 @@ class Explorer {
     if (!this.scale) return;
     this.counts.draws += 1;
     const g = (this.g = this.canvas.getContext("2d"));
-    g.clearRect(0, 0, this.width, this.height);
     const { margin } = this.constructor;
     const area = [margin, margin, this.width - 2 * margin, this.height - 2 * margin];
+    g.fillStyle = this.edge;
+    g.fillRect(0, 0, this.width, this.height);
     g.fillStyle = this.paper;
     g.fillRect(...area);
     if (this.picture) g.drawImage(this.picture, ...area);
-    g.strokeStyle = this.line;
+    g.strokeStyle = "rgb(255 255 255 / 20%)";
     g.lineWidth = 1;
     g.strokeRect(...area);
     this.draw();
@@ -374,8 +382,10 @@ class Explorer {
       this.g.fill();
     }
     this.g.lineWidth = filled ? 1 : 3.4;
-    this.g.strokeStyle = `rgb(0 0 0 / ${filled ? 80 : 30}%)`;
+    this.g.strokeStyle = rim(color);
+    this.g.globalAlpha = filled ? 1 : 0.4;
     this.g.stroke();
+    this.g.globalAlpha = 1;
     if (filled) return;
     this.g.lineWidth = 2;
     this.g.strokeStyle = color;

@@ -111,8 +111,8 @@ class TrainingPlayer extends Explorer {
   drawChart(width, height) {
     const { history = [], epoch = 0, epochs = 1 } = this.answer;
     const { outcomes } = this.colors;
-    const series = [["hits", this.accent, []], ["false", outcomes.false, [7, 4]], ["missed", this.colors.palette[1], [2, 3]]];
-    const lines = series.map(([name, color, dash]) => ({ points: history.map((h, i) => [i + 1, h[name]]), color, dash, label: name }));
+    const series = [["hits", this.accent, [], "found"], ["false", outcomes.false, [7, 4]], ["missed", this.colors.palette[1], [2, 3]]];
+    const lines = series.map(([name, color, dash, label = name]) => ({ points: history.map((h, i) => [i + 1, h[name]]), color, dash, label }));
     const top = Math.max(1, ...history.flatMap((h) => [h.hits, h.false, h.missed]));
     this.area = [40, 30, width - 60, height - 66];
     const ticks = [...new Set([1, Math.ceil(epochs / 2), epochs])];

@@ -26,7 +26,7 @@ def scores_of(
     count: int,  # boxes
 ) -> Tensor:  # (count,) float64
     "The scores of a scene. Raises `ValueError` unless each box has one in [0, 1]."
-    scores = scene.get("scores", [])
+    scores = scene.get("scores") or []
     fine = all(isinstance(s, int | float) and 0 <= s <= 1 for s in scores)
     if len(scores) != count or not fine:
         raise ValueError(f"scores: expected {count} numbers in [0, 1], got {scores}")

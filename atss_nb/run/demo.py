@@ -28,7 +28,7 @@ from ..files import replacing
 from ..model.detectors import ModelConfig
 from .analysis import Case, as_case
 from .breakdown import Analysis, analyse
-from .checkpoints import Log, read_log
+from .checkpoints import Log, load_checkpoint, read_log
 from .evaluation import rules
 from .inference import detect, predict_dataset, whole_images
 from .settings import TrainConfig, open_split
@@ -195,6 +195,8 @@ def demo(
         config = TrainConfig(str(out / "data"), **({"classes": classes, "seed": seed} | DEMO | changes))
         test = open_split(config, "test")
         train(config, out, watch=watch_image(out, test, busiest(test)))
+        if load_checkpoint(out / "last.pt")["epochs"] < config.epochs:
+            raise SystemExit(f"stopped: atss train --out {out} --resume goes on")
     with _stage("3/3 testing on scenes never trained on", seconds):
         metrics = score_run(out, title=f"Demo, seed {seed}: {test_scenes} unseen scenes")
     metrics["seconds"] = seconds
