@@ -107,7 +107,7 @@ def hit_uav(args: argparse.Namespace) -> None:
     print(f"val AP50 {by_class}, mean of Person, Car, Bicycle {sum(three) / 3:.3f}")
     test = open_dataset(args.data, "test", labels="optional")
     found = predict(model, test.images, classes, size=config.size, progress=True)
-    write_task1(found, RESULTS / "hit_uav_test")
+    write_task1(RESULTS / "hit_uav_test", found)
     numbers = {"val_AP50": by_class, "val_AP50_of_three": sum(three) / 3, "test_images": len(found)}
     write(RESULTS / "hit_uav.json", report | numbers)
 

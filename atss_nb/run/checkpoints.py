@@ -56,12 +56,12 @@ class Log:
             after = rows[-1]["step"] + 1 if rows else 0
             self.board = SummaryWriter(self.path.parent / "tensorboard", purge_step=after)
 
-    def write(self, step: int, **row) -> None:
+    def write(self, **row) -> None:
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step} | row) + "\n")
+            file.write(json.dumps(row) + "\n")
         for name, value in row.items() if self.board else ():
-            if value is not None:
-                self.board.add_scalar(name, value, step)
+            if value is not None and name != "step":
+                self.board.add_scalar(name, value, row["step"])
 
 # %% ../../nbs/5_run/19_checkpoints.ipynb #5ba2cad3
 def read_log(path: str | Path) -> list[dict]:

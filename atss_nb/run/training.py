@@ -71,7 +71,7 @@ def _score(run: Trainer, out: Path, log: Log | None) -> None:
     model = run.average.module if run.average else run.model
     score = validate(model, run.val, run.config.batch_size, run.engine)
     if log:
-        log.write(run.done.step, epoch=run.done.epochs, AP50=score.AP50, AP75=score.AP75, mAP=score.mAP)
+        log.write(step=run.done.step, epoch=run.done.epochs, AP50=score.AP50, AP75=score.AP75, mAP=score.mAP)
     run.done.waited += 1
     if (score.AP50 or 0.0) > run.done.best:
         run.done.best, run.done.waited = score.AP50 or 0.0, 0
