@@ -1,6 +1,7 @@
 "Result files against label files: what is read, what is refused, and the command."
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -123,6 +124,49 @@ def test_empty_sides_are_answers(tmp_path):
     assert nothing.AP50 is None and nothing.counts["ship"] == {"gts": 0, "difficult": 0, "detections": 0}
     missed = read_results(*make(tmp_path, {"a": SQUARE + " ship"}, {"ship": ""}))
     assert missed.evaluate("voc07").AP50 == missed.evaluate(protocol="mmrotate").AP50 == 0.0
+
+
+@pytest.mark.parametrize("protocol", PROTOCOL_NAMES)
+@pytest.mark.parametrize(
+    ("labels", "results", "ap"),
+    [
+        ({"a": "", "b": ""}, {"ship": ""}, None),  # nothing there, nothing found
+        ({"a": SQUARE + " ship\n", "b": ""}, {"ship": ""}, 0.0),  # nothing found
+        ({"a": "", "b": ""}, {"ship": f"a 0.5 {SQUARE}\n"}, None),  # nothing there
+    ],
+)
+def test_the_command_answers_empty_sides(tmp_path, protocol, labels, results, ap):
+    if protocol == "coco":
+        pytest.importorskip("faster_coco_eval")
+    paths, files = (
+        make(tmp_path, labels, results),
+        {"--json": tmp_path / "o.json", "--report": tmp_path / "o.html"},
+    )
+    words = [word for pair in files.items() for word in pair]
+    assert run("eval", *paths, "--protocol", protocol, "--compare", *words) == 0
+    told, page = json.loads(files["--json"].read_text()), files["--report"].read_text(encoding="utf-8")
+    assert told["AP50"] == ap and told["images"] == 2
+    assert not re.search(r"\b(nan|NaN|None)\b", page)
+
+
+def test_classes_that_are_nowhere_are_said(tmp_path, capsys):
+    paths = make(tmp_path, {"a": SQUARE + " ship\n"}, {"ship": f"a 0.9 {SQUARE}\n"})
+    assert run("eval", *paths, "--classes", "shp", "--json", tmp_path / "o.json") == 0
+    said, told = capsys.readouterr().out, json.loads((tmp_path / "o.json").read_text())
+    assert "neither in the results nor in the labels: shp" in said and "asked for: ship" in said
+    assert told["AP50"] is None and set(told["per_class"]["shp"].values()) == {None}
+
+
+def test_the_command_names_nan_and_double_images_in_one_line(tmp_path, capsys):
+    (tmp_path / "set.txt").write_text("a\nb\na\n")
+    for score, words, said in (
+        (0.5, ["--imageset", tmp_path / "set.txt"], "line 3: 'a'"),
+        ("nan", [], "line 1"),
+    ):
+        paths = make(tmp_path, {"a": SQUARE + " ship\n", "b": ""}, {"ship": f"a {score} {SQUARE}\n"})
+        assert run("eval", *paths, *words) == 1
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
 
 
 def test_strange_corners_have_a_result(tmp_path):

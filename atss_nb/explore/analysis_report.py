@@ -95,14 +95,12 @@ def analysis_sections(
     analysis: Analysis,
 ) -> dict[str, str]:  # title -> html, for `write_report`
     "The analysis as sections of a report."
-    first, names = {}, list(analysis.evaluation.per_class)
-    if analysis.errors is not None:
-        first["Where the points were lost"] = errors_table(analysis)
-        first["Truth (rows) and answers (columns)"] = confusion_table(analysis.confusion, names)
-        first["Which objects"] = (
-            f'<div class="pair three">{"".join(map(_bins, *zip(*analysis.bins.items(), strict=True)))}</div>'
-        )
-    return first | {
+    names, bins = list(analysis.evaluation.per_class), map(_bins, *zip(*analysis.bins.items(), strict=True))
+    note = "".join(f"<p>{escape(text)}</p>" for text in analysis.notes)
+    return {
+        "Where the points were lost": note + errors_table(analysis),
+        "Truth (rows) and answers (columns)": confusion_table(analysis.confusion, names),
+        "Which objects": f'<div class="pair three">{"".join(bins)}</div>',
         "Where to cut: the best F1": cuts_table(analysis.best_f1),
         "The same detections under other protocols": protocols_table(analysis.protocols),
     }

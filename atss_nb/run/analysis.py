@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .evaluation import Evaluation, as_rows, match_rows, rules, score
-from .matching import Matched, Rows, best_matches, judge
+from .evaluation import Evaluation, Protocol, as_rows, match_rows, rules, score
+from .matching import Matched, Rows, best_matches, box_shapes, judge
 
 # %% ../../nbs/5_run/20_analysis.ipynb #6a4b179e
 ERRORS = ("duplicate", "class", "localisation", "background", "missed")
@@ -47,22 +47,23 @@ def as_case(
     return Case(*as_rows(predictions, targets, len(classes)), len(targets), classes)
 
 # %% ../../nbs/5_run/20_analysis.ipynb #f5cc4c3c
-def _best_of_other_classes(found: Matched, case: Case) -> tuple[np.ndarray, np.ndarray]:
+def _best_of_other_classes(found: Matched, case: Case, overlap: str) -> tuple[np.ndarray, np.ndarray]:
     "Per detection: the best IoU with an object of another class in its image, and that object or -1."
     count, images = len(case.classes), case.images
     start = np.searchsorted(found.gts.label * images + found.gts.image, np.arange(count * images + 1))
     best, best_gt = np.zeros(len(found.iou)), np.full(len(found.iou), -1)
+    dets, gts = (box_shapes(rows, overlap) for rows in (found.dets, found.gts))
     for shift in range(1, count):
         group = (found.dets.label + shift) % count * images + found.dets.image
-        iou, gt = best_matches(found.dets.boxes, group, found.gts.boxes, start)
+        iou, gt = best_matches(dets, group, gts, start)
         best, best_gt = np.where(iou > best, (iou, gt), (best, best_gt))
     return best, best_gt.astype(np.int64)
 
 # %% ../../nbs/5_run/20_analysis.ipynb #8ab97f6a
-def _kinds(found: Matched, case: Case, verdict: np.ndarray, threshold: float, strict: bool, met: float):
+def _kinds(found: Matched, case: Case, verdict: np.ndarray, threshold: float, rule: Protocol, met: float):
     "Per detection its kind, as in `Errors`; per object whether a hit or a mistake lies on it."
-    other, other_gt = _best_of_other_classes(found, case)
-    near = [iou > threshold if strict else iou >= threshold for iou in (found.iou, other)]
+    other, other_gt = _best_of_other_classes(found, case, rule.overlap)
+    near = [iou > threshold if rule.strict else iou >= threshold for iou in (found.iou, other)]
     tests = [verdict == 1, verdict < 0, *near, found.iou >= met]
     kinds = np.select(tests, [-1, -2, 0, 1, 2], 3)
     blamed = np.zeros(len(found.gts.label), bool)
@@ -83,7 +84,7 @@ def _gains(found, ignored, verdict, kinds, missed, case: Case, metric: str, prot
 def error_types(
     case: Case,
     iou_threshold: float = 0.5,
-    protocol: str = "dota-devkit",  # any but "coco"
+    protocol: str = "dota-devkit",
     metric: str | None = None,
     met: float = 0.1,  # IoU from which a detection has met its object at all
 ) -> Errors:
@@ -91,7 +92,7 @@ def error_types(
     rule, metric = rules(protocol, metric, [iou_threshold])
     found, ignored = match_rows(*case[:3], len(case.classes), rule)
     verdict = judge(found.iou, found.gt, ignored, iou_threshold, rule.strict)
-    kinds, blamed = _kinds(found, case, verdict, iou_threshold, rule.strict, met)
+    kinds, blamed = _kinds(found, case, verdict, iou_threshold, rule, met)
     missed = ~ignored & ~blamed
     gains = _gains(found, ignored, verdict, kinds, missed, case, metric, protocol)
     told = [*np.bincount(kinds[kinds >= 0], minlength=4).tolist(), int(missed.sum())]
@@ -103,7 +104,7 @@ def confusion_matrix(
     case: Case,
     score_threshold: float = 0.3,  # less sure detections do not count
     iou_threshold: float = 0.5,
-    protocol: str = "dota-devkit",  # any but "coco"
+    protocol: str = "dota-devkit",
 ) -> np.ndarray:  # (K + 1, K + 1) int64: truth, said; the last of each is nothing
     "How often each class was taken for each."
     rule, _ = rules(protocol, None, [iou_threshold])

@@ -63,8 +63,6 @@ class _Judged(NamedTuple):
 
 def _judged(case: Case, metric: str | None, thresholds: Sequence[float], protocol: str) -> _Judged:
     rule, metric = rules(protocol, metric, thresholds)
-    if rule.overlap == "upright":
-        raise ValueError(f"protocol is {protocol!r}, expected one that judges oriented boxes")
     return _Judged(*match_rows(*case[:3], len(case.classes), rule), protocol, metric, thresholds)
 
 # %% ../../nbs/5_run/20_breakdown.ipynb #73835c38
@@ -74,7 +72,7 @@ def evaluate_by(
     edges: Sequence[float] | None = None,  # rising; None: those in MEASURES
     metric: str | None = None,
     iou_thresholds: Sequence[float] = IOU_THRESHOLDS,
-    protocol: str = "dota-devkit",  # any but "coco"
+    protocol: str = "dota-devkit",
 ) -> dict[str, Evaluation]:  # {"16 to 32": ...}
     "Average precision for each bin of a measure."
     told, edges = _judged(case, metric, iou_thresholds, protocol), edges or MEASURES[measure]
@@ -103,7 +101,7 @@ def bootstrap(
     seed: int = 0,
     metric: str | None = None,
     iou_thresholds: Sequence[float] = IOU_THRESHOLDS,
-    protocol: str = "dota-devkit",  # any but "coco"
+    protocol: str = "dota-devkit",
 ) -> dict[str, tuple[float, float]]:  # {"AP50", "AP75", "mAP"}: low, high; without those that have no number
     "Confidence intervals of the mean AP over other draws of the images."
     told, rng, rows = _judged(case, metric, iou_thresholds, protocol), np.random.default_rng(seed), []
@@ -157,25 +155,35 @@ def _zeros(case: Case, told: _Judged) -> int:
     )
 
 # %% ../../nbs/5_run/20_breakdown.ipynb #ef4e2d2c
+_COCO = (
+    "under coco the table is COCO's; intervals, bins, errors and confusion judge the same upright boxes here, "
+    "each detection against the object that it overlaps most (COCO: the best one that is free)"
+)
+
+
 class Analysis(NamedTuple):
     "Everything there is to say of a set of detections."
 
     evaluation: Evaluation
     best_f1: dict[str, dict[str, float] | None]  # as `best_f1`
     protocols: list[Evaluation]  # the same detections under each protocol
-    intervals: dict[str, tuple[float, float]]  # as `bootstrap`; the rest is empty or None under "coco"
+    intervals: dict[str, tuple[float, float]]  # as `bootstrap`
     bins: dict[str, dict[str, Evaluation]]  # {measure: as `evaluate_by`}
-    errors: Errors | None
-    confusion: np.ndarray | None  # (K + 1, K + 1), as `confusion_matrix`
+    errors: Errors
+    confusion: np.ndarray  # (K + 1, K + 1), as `confusion_matrix`
+
+    @property
+    def notes(self) -> list[str]:
+        "What a reader should know of how it was judged."
+        return [_COCO] if PROTOCOLS[self.evaluation.protocol].overlap == "upright" else []
 
     def to_dict(self) -> dict:
         "All numbers as JSON has them; `Evaluation.to_dict` first."
         bins = {measure: _brief(row) for measure, row in self.bins.items()}
         rows = [{"protocol": e.protocol, "metric": e.metric} | _means(e) for e in self.protocols]
         more = {"best_f1": self.best_f1, "intervals": self.intervals, "by": bins, "protocols": rows}
-        if self.errors is not None:
-            more["errors"] = {"counts": self.errors.counts, "gains": self.errors.gains}
-            more["confusion"] = self.confusion.tolist()
+        more["errors"] = {"counts": self.errors.counts, "gains": self.errors.gains}
+        more["confusion"] = self.confusion.tolist()
         return self.evaluation.to_dict() | more
 
 
@@ -196,8 +204,6 @@ def analyse(
     "Evaluate, and look at the result from every side."
     evaluation = evaluate_rows(*case, metric, IOU_THRESHOLDS, protocol)
     first, others = (evaluation, best_f1(evaluation)), compare_rows(*case)
-    if PROTOCOLS[protocol].overlap == "upright":
-        return Analysis(*first, others, {}, {}, None, None)
     rest = {"metric": metric, "protocol": protocol}
     bins = {measure: evaluate_by(case, measure, **rest) for measure in MEASURES}
     errors, matrix = error_types(case, **rest), confusion_matrix(case, protocol=protocol)

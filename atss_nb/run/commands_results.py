@@ -35,11 +35,12 @@ def _eval(args: argparse.Namespace) -> None:
 
     files, wanted = _read(args), {"metric": args.metric, "protocol": args.protocol}
     found = analyse(files.case, **wanted) if args.report or args.compare else files.evaluate(**wanted)
-    print(getattr(found, "evaluation", found).summary(), *(f"note: {note}" for note in files.notes), sep="\n")
+    notes = [*files.notes, *getattr(found, "notes", ())]
+    print(getattr(found, "evaluation", found).summary(), *(f"note: {note}" for note in notes), sep="\n")
     if args.compare:
         print(protocol_table(found.protocols))
     if args.json:
-        write_evaluation(args.json, found, files.notes)
+        write_evaluation(args.json, found, notes)
         print(f"wrote {args.json}")
     if args.report:
         _report(args, files, found)

@@ -92,6 +92,7 @@ def score_run(
     predictions, targets = predict_dataset(model.to(device), dataset, config.batch_size, progress=True)
     case, notes = _case(dataset, predictions, targets, labels, config.size)
     analysis = analyse(case, metric, protocol)
+    notes += analysis.notes
     told = {"split": split, "notes": notes, "seconds": round(time.perf_counter() - started, 1)}
     _write_json(run / f"{split}.json", metrics := analysis.to_dict() | told)
     facts, figures = _facts(model, device), report_figures(model.cpu(), dataset, predictions)

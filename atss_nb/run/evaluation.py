@@ -199,7 +199,7 @@ def match_rows(
     dets: Rows, gts: Rows, images: int, num_classes: int, rule: Protocol
 ) -> tuple[Matched, np.ndarray]:  # who meets whom; (G,) bool, the objects that do not count
     "Match as a protocol wants it."
-    found = match(dets, gts, images, num_classes, rule.overlap == "polygon")
+    found = match(dets, gts, images, num_classes, rule.overlap)
     return found, (found.gts.extra != 0) & (rule.difficult == "ignore")
 
 # %% ../../nbs/5_run/20_evaluation.ipynb #436e0ef1
@@ -250,7 +250,7 @@ def match_image(
     prediction: dict,  # boxes (M, 5), scores (M,), labels (M,)
     target: dict,  # boxes (G, 5), labels (G,), difficult (G,) if known
     iou_threshold: float = 0.5,
-    protocol: str = "dota-devkit",  # any but "coco"
+    protocol: str = "dota-devkit",  # under "coco", as `match_rows` judges upright boxes
 ) -> tuple[np.ndarray, np.ndarray]:  # (M,) 1 hit, 0 false, -1 left out; (G,) bool found
     "What became of each detection and each object of one image, in the order given."
     classes = 1 + max(int(max(s["labels"], default=0)) for s in (prediction, target))

@@ -211,9 +211,12 @@ def read_results(
 # %% ../../nbs/5_run/20_results.ipynb #0d08df18
 def _notes(classes: Sequence[str], files: dict[str, Path], there: set[str]) -> list[str]:
     "What was asked for and is not there, and the other way round."
-    absent, unlisted = [name for name in classes if name not in files], sorted(there - set(classes))
-    notes = [f"no Task1 file, so nothing found of: {', '.join(absent)}"] if absent else []
-    return notes + ([f"not among the classes asked for: {', '.join(unlisted)}"] if unlisted else [])
+    told = {
+        "neither in the results nor in the labels": [name for name in classes if name not in there],
+        "no Task1 file, so nothing found of": [name for name in classes if name in there - files.keys()],
+        "not among the classes asked for": sorted(there - set(classes)),
+    }
+    return [f"{text}: {', '.join(names)}" for text, names in told.items() if names]
 
 
 def ordered_classes(
