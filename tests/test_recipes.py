@@ -151,6 +151,7 @@ def test_a_row_trains_on_a_given_data_set(tmp_path):
         (["recipes", "retina-r50-oc-1x-dotta"], "did you mean retina-r50-oc-1x-dota"),
         (["train", "retina-r50-oc-1x-dotta", "--smoke"], "did you mean retina-r50-oc-1x-dota"),
         (["train", "retina-r50-oc-1x-dota", "--smoke", "--set", "optimizer.l=1"], "did you mean"),
+        (["recipes", "retina-r50-oc-1x-dota", "--set", "data.hardst=2"], "did you mean hardest"),
         (["convert-weights", "a.pth", "b.safetensors", "--recipe", "faster-rcnn"], "faster-rcnn-r50"),
     ],
 )

@@ -13,8 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from browser import browser, lab, open_notebook, write_notebook  # noqa: E402
-from PIL import Image  # noqa: E402
+from PIL import Image, ImageColor  # noqa: E402
 
+from atss_nb.explore.explorers import COLORS  # noqa: E402
 from atss_nb.explore.page import EXPLORERS, explorer_code  # noqa: E402
 
 KEYS = {"microscope": ["n", "n", "."], "player": ["End"]}  # pressed before the picture is taken
@@ -51,7 +52,16 @@ def take(page, out: Path) -> None:
         page.mouse.move(0, 0)
         path = out / f"explorer_{name}.png"
         explorer.locator("xpath=..").locator("xpath=..").screenshot(path=path)
-        Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)  # a third of the size
+        slim(Image.open(path).convert("RGB")).save(path, optimize=True)
+
+
+def slim(picture: Image.Image) -> Image.Image:
+    "256 colours, a third of the size; those that mean something are among them, however small their dots."
+    kept = [*COLORS["levels"], *COLORS["palette"], *COLORS["outcomes"].values()]
+    own = picture.quantize(256 - len(kept)).getpalette()[: 3 * (256 - len(kept))]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(own + [part for color in kept for part in ImageColor.getrgb(color)])
+    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 if __name__ == "__main__":
