@@ -1579,6 +1579,7 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                                                                 'atss_nb/run/training.py'),
                                       'atss_nb.run.training.load_model': ('5_run/training.html#load_model', 'atss_nb/run/training.py'),
                                       'atss_nb.run.training.train': ('5_run/training.html#train', 'atss_nb/run/training.py')},
+            'atss_nb.run.trainings': {'atss_nb.run.trainings.over_seeds': ('5_run/trainings.html#over_seeds', 'atss_nb/run/trainings.py')},
             'atss_nb.samples.anchors': { 'atss_nb.samples.anchors.AnchorGrid': ( '2_samples/anchors.html#anchorgrid',
                                                                                  'atss_nb/samples/anchors.py'),
                                          'atss_nb.samples.anchors.AnchorGrid.__call__': ( '2_samples/anchors.html#anchorgrid.__call__',
