@@ -23,7 +23,7 @@ from atss_nb.data.formats import DOTA_V10_CLASSES
 from atss_nb.data.scenes import write_scenes
 from atss_nb.model.batches import normalized_batch, to_device
 from atss_nb.model.config import ModelConfig
-from atss_nb.run.settings import TrainConfig, open_split
+from atss_nb.run.settings import TrainConfig, autocast, open_split
 from atss_nb.run.step import train_step
 from atss_nb.run.trainer import Trainer
 
@@ -57,13 +57,10 @@ def ceiling(run: Trainer, images: list[torch.Tensor], repeats: int) -> float:
     "The same network on a batch that is there already, with the simplest of losses."
     model, optimizer = run.model, run.optimizer
     batch = normalized_batch(images, model.backbone.multiple)
-    half = run.config.precision in ("bfloat16", "float16")
 
     def work() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(
-            batch.device.type, getattr(torch, run.config.precision) if half else None, enabled=half
-        ):
+        with autocast(batch.device, run.config.precision):
             said = model.head(model.backbone(batch))
         sum(x.float().square().mean() for x in said if x is not None).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1e-6)  # hardly moves the weights

@@ -109,11 +109,15 @@ def test_workers_change_nothing(config, whole, tmp_path):
     assert same(train(replace(config, workers=2), tmp_path / "run", progress=False), whole)
 
 
+def stop_after_the_first(model, epoch: int) -> None:
+    if epoch == 0:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_balanced_epochs_go_on_too(config, tmp_path):
     config = replace(config, balance=0.5, epochs=2)
     run = train(config, tmp_path / "whole", progress=False)
-    stop_after = lambda model, epoch: os.kill(os.getpid(), signal.SIGTERM) if epoch == 0 else None  # noqa: E731
-    cut = train(config, tmp_path / "cut", progress=False, watch=stop_after)
+    cut = train(config, tmp_path / "cut", progress=False, watch=stop_after_the_first)
     train(config, cut, progress=False, resume=True)
     assert same(cut, run)
 
@@ -124,8 +128,7 @@ def test_two_stages_go_on_too(config, tmp_path):
     model = replace(model, second_stage=replace(model.second_stage, width=16, proposals=30, samples=16))
     config = replace(config, model=model, epochs=2, validations=0, batch_size=6)
     run = train(config, tmp_path / "whole", progress=False)
-    stop_after = lambda model, epoch: os.kill(os.getpid(), signal.SIGTERM) if epoch == 0 else None  # noqa: E731
-    cut = train(config, tmp_path / "cut", progress=False, watch=stop_after)
+    cut = train(config, tmp_path / "cut", progress=False, watch=stop_after_the_first)
     assert load_checkpoint(cut / "last.pt")["step"] == 3
     train(config, cut, progress=False, resume=True)
     assert same(cut, run)

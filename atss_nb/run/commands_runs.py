@@ -59,14 +59,13 @@ def _wrong_use(text: str) -> None:
     raise SystemExit(2)
 
 
-def _train_recipe(args: argparse.Namespace) -> None:
+def _train_recipe(args: argparse.Namespace, go_on: dict) -> None:
     "Run a row of the result table, or rehearse it."
     from atss_nb.run.recipes import find_recipe, override, run_recipe
     from atss_nb.run.smoke import smoke
 
     recipe = override(find_recipe(args.recipe), args.set)
     if not args.smoke:
-        go_on = {"resume": args.resume, "tensorboard": args.tensorboard}
         run_recipe(recipe, args.data, args.out, choose_device(args.device), args.set, **go_on)
         return
     run, score = smoke(recipe, args.out, args.set)
@@ -99,11 +98,10 @@ def _train(args: argparse.Namespace) -> None:
         raise FileExistsError(
             f"{args.out} holds a run already: --resume it, --overwrite it, or choose another --out"
         )
-    started = time.perf_counter()
+    started, go_on = time.perf_counter(), {"resume": args.resume, "tensorboard": args.tensorboard}
     if args.recipe:
-        _train_recipe(args)
+        _train_recipe(args, go_on)
     else:
-        go_on = {"resume": args.resume, "tensorboard": args.tensorboard}
         train(_train_config(args), args.out, choose_device(args.device), **go_on)
     print(f"trained in {time.perf_counter() - started:.0f} s: {args.out}")
 

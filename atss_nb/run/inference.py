@@ -18,6 +18,7 @@ from ..geometry.boxes import scale_boxes
 from ..model.backbones import choose
 from .huge import VIEWS, Look, Pass, answer, batches, looks, merge_found, plan_passes, size_of
 from .results import Prediction, ResultFiles, read_merged, read_task1, write_task1
+from .settings import autocast
 
 # %% ../../nbs/5_run/21_inference.ipynb #3085e14c
 @torch.no_grad()
@@ -29,9 +30,9 @@ def detect(
     "One batch through the detector, which is afterwards in the mode it came in."
     if precision not in ("float32", "bfloat16", "float16"):
         raise ValueError(f"precision: expected float32, bfloat16 or float16, got {precision!r}")
-    device, training, half = next(model.parameters()).device, model.training, precision != "float32"
+    device, training = next(model.parameters()).device, model.training
     try:
-        with torch.autocast(device.type, getattr(torch, precision) if half else None, enabled=half):
+        with autocast(device, precision):
             found = model.eval()([image.to(device) for image in images])
     finally:
         model.train(training)

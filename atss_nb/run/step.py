@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from .engine import ALONE, Engine
-from .settings import TrainConfig
+from .settings import TrainConfig, autocast
 
 # %% ../../nbs/5_run/19_step.ipynb #db7e6938
 def lr_factor(
@@ -55,8 +55,7 @@ def _learn(
     model: nn.Module, part: tuple, share: float, config: TrainConfig, scaler: GradScaler
 ) -> dict[str, Tensor]:
     "Add a part's share to the gradients; returns its share of each loss."
-    device, half = next(model.parameters()).device.type, config.precision in ("bfloat16", "float16")
-    with torch.autocast(device, getattr(torch, config.precision) if half else None, enabled=half):
+    with autocast(next(model.parameters()).device, config.precision):
         losses = model(*part)
     scaler.scale(share * sum(losses.values())).backward()
     return {name: share * value.detach() for name, value in losses.items()}

@@ -85,6 +85,7 @@ def _close_epoch(
     if watch and log:
         watch(run.model, run.done.epochs)
     if run.val and _validation_due(run.done.epochs, run.config):
+        _save(run, out)  # scoring may take long
         _score(run, out, log)
     run.done.epochs += 1
     _save(run, out)
@@ -101,17 +102,15 @@ def _steps(run: Trainer, out: Path, log: Log | None, bar: tqdm, stop: Stop) -> b
     "The steps that are left of an epoch."
     start, first = time.perf_counter(), run.done.step
     for images, targets, losses in run.epoch():
-        step = bar.n = run.done.step
+        step = run.done.step
         rate = (step - first) * run.batches.size / (time.perf_counter() - start)
         if log and ((step - 1) % _LOG_EVERY == 0 or step == run.batches.steps):
             log.write(**_loss_row(run, images, targets, losses, rate))
             bar.set_postfix(loss=f"{losses['loss']:.3f}", refresh=False)
-        bar.update(0)
+        bar.update()
         if step % run.config.save_every == 0:
             _save(run, out)
-        agreed = (
-            run.engine.world == 1 or step % _LOG_EVERY == 0
-        )  # several processes ask one another only then
+        agreed = run.engine.world == 1 or step % _LOG_EVERY == 0  # several ask one another only then
         if agreed and run.engine.any(stop.asked):
             return True
     return False
@@ -137,7 +136,6 @@ def train(
                 _save(run, out)
                 bar.write(f"stopped after step {run.done.step} of {run.batches.steps}: resume to go on")
                 return out
-            _save(run, out)
             if _close_epoch(run, out, log, watch):
                 break
     return out
