@@ -59,7 +59,7 @@ def watch(model: detectors.RetinaNet, clock: Clock) -> None:
     for part, module in (("backbone", model.backbone), ("head", model.head)):
         module.forward = clock.timed(part, module.forward)
     model.anchor_grid = clock.timed("anchors", model.anchor_grid)
-    model.assigner = clock.timed("assignment", model.assigner)
+    model.matches = clock.timed("assignment", model.matches)
     detectors.compared = clock.timed("decoding", detectors.compared)
     detectors.focal_loss = clock.timed("class loss", detectors.focal_loss)
     name = model.config.box_loss
@@ -74,7 +74,7 @@ def one_step(model: detectors.RetinaNet, clock: Clock, data: tuple[list, list]) 
     model(*data)
     forward = process_time() - start
     parts = dict(clock.seconds)
-    inside = sum(parts[name] for name in OURS[:-1])
+    inside = sum(parts[name] for name in OURS[1:-1])
     parts["checks and bookkeeping"] = parts.pop("all losses") - inside
     parts["batch and the rest"] = forward - sum(parts.values())
     return parts | {"forward and loss": forward}

@@ -21,7 +21,7 @@ from torch import nn
 from atss_nb.data.datasets import read_image
 from atss_nb.data.formats import DOTA_V10_CLASSES
 from atss_nb.data.scenes import write_scenes
-from atss_nb.model.batches import normalized_batch, to_device
+from atss_nb.model.batches import normalized_batch, send
 from atss_nb.model.config import ModelConfig
 from atss_nb.run.settings import TrainConfig, autocast, open_split
 from atss_nb.run.step import train_step
@@ -74,18 +74,16 @@ def parts(run: Trainer, images: list, targets: list, repeats: int) -> dict[str, 
     device, config = run.engine.device, run.config
     paths, plain = run.data.images[: len(images)], open_split(config, "train")
     pixels = [plain[i] for i in range(len(images))]
-    there = to_device(images, targets, device)
-    anchors = run.model.anchor_grid(images[0].shape[-2:], device=device)
-    boxes = [t["boxes"] for t in there[1]]
+    there, size = [send(image, device) for image in images], images[0].shape[-2:]
     cpu = torch.device("cpu")
     return {
         "decoding": seconds(lambda: [read_image(p) for p in paths], repeats, cpu),
         "augmentation": seconds(lambda: [run.data.transforms(*one) for one in pixels], repeats, cpu),
-        "assignment": seconds(lambda: run.model.assigner(anchors, boxes), repeats, device),
+        "assignment": seconds(lambda: run.model.matches(targets, size), repeats, device),
         "optimizer": seconds(run.optimizer.step, repeats, device),
-        "network alone": ceiling(run, there[0], repeats),
+        "network alone": ceiling(run, there, repeats),
         "whole step": seconds(
-            lambda: train_step(run.network, *there, run.optimizer, config), repeats, device
+            lambda: train_step(run.network, there, targets, run.optimizer, config), repeats, device
         ),
     }
 

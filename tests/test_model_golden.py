@@ -18,7 +18,7 @@ from atss_nb.model.detectors import detect, detector_losses
 from atss_nb.model.heads import HeadOutput, RetinaHead
 from atss_nb.model.losses import centerness
 from atss_nb.samples.anchors import AnchorGrid, Anchors
-from atss_nb.samples.assign import ATSS, Assignment, MaxIoU
+from atss_nb.samples.assign import ATSS, MaxIoU
 from atss_nb.samples.coders import DeltaXYWHA
 
 SIZE = (128, 192)
@@ -203,18 +203,11 @@ def test_targets(peer):
 def losses(peer: Peer, monkeypatch, second_empty: bool = False) -> dict[str, torch.Tensor]:
     "The detector's own losses; only what the peer is known to do otherwise is changed."
     found = matches(peer, second_empty)
-    index = torch.where(found.labels < 0, found.labels, 0)
-    index[found.image, found.anchor] = found.object
-
-    def assigner(anchors, boxes, ignore):
-        return Assignment(index, None)
-
     if peer.paper:  # it measures how central an anchor is in the upright box around the object
         hulls = {"boxes": found.boxes}
         upright([hulls])
         monkeypatch.setattr(detectors, "centerness", lambda points, boxes: centerness(points, hulls["boxes"]))
-    truth = peer.targets(second_empty)
-    return detector_losses(peer.outputs(), peer.anchors, truth, assigner, peer.coder, peer.config)
+    return detector_losses(peer.outputs(), peer.anchors, found, peer.coder, peer.config)
 
 
 @by_peer

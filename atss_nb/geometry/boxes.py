@@ -75,14 +75,17 @@ def _quarters(boxes: Tensor, start: float) -> Tensor:
     return torch.stack([cx, cy, torch.where(odd, h, w), torch.where(odd, w, h), t], -1)
 
 # %% ../../nbs/1_geometry/01_boxes.ipynb #b9fac6c6
+def _mirrored(boxes: Tensor) -> Tensor:
+    return torch.cat([boxes[..., :4], -boxes[..., 4:]], -1)
+
+
 def regularize(
     boxes: Tensor,  # (..., 5) cx, cy, w, h [px], angle [rad], any angle
     angle: AngleDef | str,  # the definition to obey
 ) -> Tensor:  # (..., 5) the same rectangles under their canonical names
     "The canonical name of each box."
     if AngleDef(angle) is AngleDef.OC:
-        mirror = boxes.new_tensor([1, 1, 1, 1, -1])
-        return _quarters(boxes * mirror, -math.pi / 2) * mirror
+        return _mirrored(_quarters(_mirrored(boxes), -math.pi / 2))
     cx, cy, w, h, t = boxes.unbind(-1)
     swap = w < h
     start = -math.pi / 2 if AngleDef(angle) is AngleDef.LE90 else -math.pi / 4
@@ -184,7 +187,8 @@ def hull_area(
     a, b = torch.broadcast_tensors(a, b)
     turns = a[..., 4:].detach() % (math.pi / 2), b[..., 4:].detach() % (math.pi / 2)
     first = torch.cat([torch.minimum(*turns), torch.maximum(*turns)], -1)
-    turn = (first[..., None, :] + first.new_tensor([[0], [1], [2], [3]]) * (math.pi / 2)).flatten(-2)
+    quarters = torch.arange(4, dtype=first.dtype, device=first.device)[:, None]
+    turn = (first[..., None, :] + quarters * (math.pi / 2)).flatten(-2)
     nx, ny = turn.cos(), turn.sin()
     mx, my = nx.roll(-1, -1), ny.roll(-1, -1)
     (px, py), (qx, qy) = (_foremost(box, a[..., :2], nx + mx, ny + my) for box in (a, b))

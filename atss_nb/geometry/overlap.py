@@ -312,7 +312,9 @@ def box_iou_rotated(
     mode: str = "iou",  # "iou"; "iof": shared area over boxes1; "giou": with the convex hull
     aligned: bool = False,  # row i with row i only
 ) -> Tensor:  # (N, M), or (N,) if aligned; in [0, 1], giou in [-1, 1]
-    "Overlap of oriented boxes, in float32 or better; differentiable in both arguments if aligned."
+    """Overlap of oriented boxes, in float32 or better; differentiable in both arguments if aligned.
+
+    A row that is no box raises `ValueError`; on a GPU, which would have to be asked, it gives nan."""
     a, b = (t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in (boxes1, boxes2))
     _check_pair(a, b, mode, aligned)
     if a.is_cuda:

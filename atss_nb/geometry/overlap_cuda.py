@@ -6,19 +6,26 @@
 __all__ = ['frames', 'pairwise', 'aligned', 'aligned_backward', 'suppress']
 
 # %% ../../nbs/1_geometry/03_overlap_cuda.ipynb #d12c5c0e
+import math
+
 import torch
 from numba import config, cuda
 from torch import Tensor
 
-from .boxes import check_boxes
 from .overlap import operators, overlap, overlap_slopes, prepare
 
 # %% ../../nbs/1_geometry/03_overlap_cuda.ipynb #7c710e1e
+@cuda.jit(device=True)
+def _overlap(a, i, b, j, iof):
+    areas = a[6, i] + b[6, j]
+    return overlap(a, i, b, j, iof) if areas == areas else areas
+
+
 @cuda.jit
 def _pairs(a, b, iof, out):
     j, i = cuda.grid(2)
     if i < out.shape[0] and j < out.shape[1]:
-        out[i, j] = overlap(a, i, b, j, iof)
+        out[i, j] = _overlap(a, i, b, j, iof)
 
 # %% ../../nbs/1_geometry/03_overlap_cuda.ipynb #081dfd95
 def _launch(kernel, threads: tuple, jobs: tuple, *args) -> None:
@@ -41,13 +48,13 @@ def _launch(kernel, threads: tuple, jobs: tuple, *args) -> None:
 @cuda.jit
 def _prepare(boxes, frames):
     i = cuda.grid(1)
-    if i < boxes.shape[0]:
-        prepare(boxes, i, frames)
+    if i < boxes.shape[0] and not prepare(boxes, i, frames):
+        frames[6, i] = math.nan
 
 # %% ../../nbs/1_geometry/03_overlap_cuda.ipynb #84bb67ab
-def frames(boxes: Tensor, name: str = "boxes") -> Tensor:
-    "(N, 5) -> (7, N); `ValueError` if these are not boxes."
-    boxes = check_boxes(boxes, name).detach().contiguous()
+def frames(boxes: Tensor) -> Tensor:
+    "(N, 5) -> (7, N); the area of a row that is no box is nan."
+    boxes = boxes.detach().contiguous()
     columns = boxes.new_empty(7, len(boxes))
     _launch(_prepare, (128,), (len(boxes),), boxes, columns)
     return columns
@@ -56,7 +63,7 @@ def frames(boxes: Tensor, name: str = "boxes") -> Tensor:
 def pairwise(a: Tensor, b: Tensor, iof: bool) -> Tensor:
     "(N, 5), (M, 5) -> (N, M)"
     out = a.new_empty(len(a), len(b))
-    _launch(_pairs, (32, 8), (len(b), len(a)), frames(a, "boxes1"), frames(b, "boxes2"), iof, out)
+    _launch(_pairs, (32, 8), (len(b), len(a)), frames(a), frames(b), iof, out)
     return out
 
 # %% ../../nbs/1_geometry/03_overlap_cuda.ipynb #4c7b695e
@@ -64,7 +71,7 @@ def pairwise(a: Tensor, b: Tensor, iof: bool) -> Tensor:
 def _aligned_pairs(a, b, iof, out):
     i = cuda.grid(1)
     if i < out.shape[0]:
-        out[i] = overlap(a, i, b, i, iof)
+        out[i] = _overlap(a, i, b, i, iof)
 
 # %% ../../nbs/1_geometry/03_overlap_cuda.ipynb #48f108a6
 @cuda.jit
@@ -80,7 +87,7 @@ def _slopes(grad, a, b, iof, ga, gb):
 def aligned(a: Tensor, b: Tensor, iof: bool) -> Tensor:
     "(N, 5), (N, 5) -> (N,)"
     out = a.new_empty(len(a))
-    _launch(_aligned_pairs, (128,), (len(a),), frames(a, "boxes1"), frames(b, "boxes2"), iof, out)
+    _launch(_aligned_pairs, (128,), (len(a),), frames(a), frames(b), iof, out)
     return out
 
 # %% ../../nbs/1_geometry/03_overlap_cuda.ipynb #956ac45f

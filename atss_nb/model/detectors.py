@@ -18,13 +18,14 @@ from ..geometry.boxes import AngleDef, regularize
 from ..geometry.nms import batched_nms_rotated
 from .backbones import DEPTHS, choose, resnet_fpn, small_fpn
 from atss_nb.model.batches import (
+    Matches,
+    assigned,
     at_least_one,
     check_finite,
     check_images,
     check_targets,
-    ignored,
-    match,
     normalized_batch,
+    send,
     to_device,
 )
 from .config import ModelConfig
@@ -73,24 +74,21 @@ def compared(
 def detector_losses(
     said: HeadOutput,  # of N anchors in B images
     anchors: Anchors,  # N anchors of the padded images
-    targets: Sequence[dict],  # B targets
-    assigner: ATSS | MaxIoU | CenterSampling,
+    found: Matches,  # what the anchors learn
     coder: DeltaXYWHA | DistanceLTRB,
     config: ModelConfig,
     divisor: Callable[[Tensor], Tensor] = at_least_one,  # of a sum, from a count of this process
+    check: Callable = check_finite,  # what looks at the terms before they are summed
 ) -> dict[str, Tensor]:  # "classification", "box", perhaps "centerness": scalars whose sum is the loss
     "Focal loss over all anchors, box loss over the positives, both per positive of the batch."
-    boxes = [t["boxes"] for t in targets]
-    skip = [ignored(t, config.train_difficult) for t in targets]
-    found = match(assigner(anchors, boxes, skip).gt_index, targets)
-    positives = divisor(torch.tensor(float(len(found.image)), device=said.logits.device))
+    positives = divisor(torch.full((), float(len(found.image)), device=said.logits.device))
     focal = focal_loss(said.logits, found.labels) * (found.labels != -2)[..., None]
-    check_finite(focal, "classification loss")
+    check(focal, "classification loss")
     mine, deltas = anchors.boxes[found.anchor], said.deltas[found.image, found.anchor]
     pred, wanted = compared(config.box_loss, coder, mine, deltas, found.boxes)
-    check_finite(pred, "predicted box", found.image, found.object)
+    check(pred, "predicted box", found.image, found.object)
     box = BOX_LOSSES[config.box_loss](pred, wanted)
-    check_finite(box, f"{config.box_loss} box loss", found.image, found.object)
+    check(box, f"{config.box_loss} box loss", found.image, found.object)
     losses = {"classification": focal.sum() / positives}
     if said.centerness is None:
         return losses | {"box": config.box_weight * box.sum() / positives}
@@ -154,7 +152,10 @@ class RetinaNet(nn.Module):
         super().__init__()
         self.backbone, self.head, self.config = backbone, head, config
         self.anchor_grid, self.coder, self.assigner = anchor_grid, coder, assigner
-        self.divisor = at_least_one  # a run of several processes has another
+        self.divisor, self.check = (
+            at_least_one,
+            check_finite,
+        )  # runs of several processes, or on a GPU, have others
 
     def forward(
         self,
@@ -164,21 +165,33 @@ class RetinaNet(nn.Module):
         check_images(images)
         if self.training:
             check_targets(targets, len(images), self.head.num_classes)
-        images, targets = to_device(images, targets, next(self.parameters()).device)
-        batch = normalized_batch(images, self.backbone.multiple)
+        device, sizes = next(self.parameters()).device, [x.shape[-2:] for x in images]
+        batch = normalized_batch([send(x, device) for x in images], self.backbone.multiple)
         said = self.head(self.backbone(batch))
-        check_finite(said.logits, "class logits")
-        check_finite(said.deltas, "box deltas")
-        anchors = self.anchor_grid(batch.shape[-2:], device=batch.device)
-        with torch.autocast(batch.device.type, enabled=False):
+        check = self.check if self.training else check_finite
+        check(said.logits, "class logits")
+        check(said.deltas, "box deltas")
+        anchors = self.anchor_grid(batch.shape[-2:], device)
+        with torch.autocast(device.type, enabled=False):
             said = HeadOutput(*(None if x is None else x.float() for x in said))
             if self.training:
-                rules = self.assigner, self.coder, self.config
-                return detector_losses(said, anchors, targets, *rules, self.divisor)
+                found = self.matches(targets, batch.shape[-2:])
+                return detector_losses(said, anchors, found, self.coder, self.config, self.divisor, check)
             each = [HeadOutput(*(None if x is None else x[i] for x in said)) for i in range(len(images))]
-            sizes = [x.shape[-2:] for x in images]
-            found = zip(each, sizes, strict=True)
-            return [detect(*one, anchors, self.coder, self.config) for one in found]
+            return [detect(*one, anchors, self.coder, self.config) for one in zip(each, sizes, strict=True)]
+
+    def matches(
+        self,
+        targets: Sequence[dict],  # B targets
+        size: tuple[int, int],  # H, W of the padded batch [px]
+    ) -> Matches:
+        "What the anchors learn: found where the targets are if the assigner is quick there, else on the model's device."
+        device = next(self.parameters()).device
+        home = targets[0]["boxes"].device if getattr(self.assigner, "on_host", False) else device
+        _, targets = to_device((), targets, home)
+        anchors = self.anchor_grid(size, home)
+        found = assigned(self.assigner, anchors, targets, self.config.train_difficult)
+        return Matches(*(send(x, device) for x in found))
 
 # %% ../../nbs/3_model/12_detectors.ipynb #c0b72f1a
 def _atss(config: ModelConfig) -> ATSS:

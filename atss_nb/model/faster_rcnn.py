@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from ..geometry.boxes import AngleDef, obb2hbb, regularize
 from ..geometry.nms import batched_nms_rotated
 from atss_nb.model.batches import (
+    assigned,
     at_least_one,
     check_finite,
     check_images,
     check_targets,
     ignored,
-    match,
     normalized_batch,
     to_device,
 )
@@ -111,8 +111,7 @@ def proposal_losses(
     "What the proposal network has to learn from a sample of its anchors."
     if deltas.shape[-1] == 4:
         targets = [{**t, "boxes": upright_boxes(t["boxes"])} for t in targets]
-    boxes, skip = [t["boxes"] for t in targets], [ignored(t, config.train_difficult) for t in targets]
-    found = match(assigner(anchors, boxes, skip).gt_index, targets)
+    found = assigned(assigner, anchors, targets, config.train_difficult)
     chosen = _drawn(found.labels, config)
     truth, count = (found.labels >= 0).float(), divisor(chosen.sum().float())
     objectness = F.binary_cross_entropy_with_logits(logits[chosen], truth[chosen], reduction="sum")
@@ -194,7 +193,7 @@ def second_losses(
     )
     image = torch.cat([torch.full_like(c.labels, i) for i, c in enumerate(chosen)])
     real = labels < logits.shape[1] - 1
-    count = divisor(torch.tensor(float(len(labels)), device=logits.device))
+    count = divisor(torch.full((), float(len(labels)), device=logits.device))
     truth = coder.encode(boxes[real], wanted[real])
     moved = smooth_l1_loss(_mine(deltas[real], labels[real]), truth)
     check_finite(moved, "box loss", image[real], objects[real])
@@ -286,7 +285,7 @@ class FasterRCNN(TwoLooks):
         check_images(images)
         if self.training:
             check_targets(targets, len(images), self.num_classes)
-        images, targets = to_device(images, targets, next(self.parameters()).device)
+        images, targets = to_device(images, targets or (), next(self.parameters()).device)
         features, first, proposals = self.first_look(images)
         if not self.training:
             logits, deltas, _ = self.second_look(features, proposals)

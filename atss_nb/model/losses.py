@@ -25,8 +25,8 @@ def focal_loss(
     "Sigmoid focal loss of every anchor and class."
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     truth = torch.zeros_like(logits)
-    where = (labels >= 0).nonzero(as_tuple=True)
-    truth[(*where, labels[where])] = 1
+    real = (labels >= 0)[..., None]  # looking for them would make the host wait for a GPU
+    truth.scatter_(-1, labels.clamp(min=0)[..., None], real.to(truth.dtype))
     return sigmoid_focal_loss(logits, truth, alpha, gamma)
 
 # %% ../../nbs/3_model/10_losses.ipynb #fa851a61

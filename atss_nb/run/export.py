@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..files import replacing
+from ..model.batches import colours
 from ..model.detectors import RetinaNet
 from .runtime import needs
 
@@ -29,8 +30,7 @@ class RawNetwork(nn.Module):
                 f"model: expected a RetinaNet, got {type(model).__name__}; it has no raw network"
             )
         self.backbone, self.head = model.backbone, model.head
-        colours = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 3, 1, 1)
-        self.register_buffer("colours", colours)
+        self.register_buffer("colours", colours())
 
     def forward(
         self,

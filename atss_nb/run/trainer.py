@@ -9,18 +9,19 @@ __all__ = ['make_batches', 'make_loader', 'validate', 'count_samples', 'Progress
 # %% ../../nbs/5_run/19_trainer.ipynb #74ff888e
 import signal
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 
 from ..data.datasets import DetectionDataset, collate, repeat_factors
 from ..data.folders import NoSuchSplit
-from ..model.batches import ignored, padded_size
+from ..model.batches import LateCheck, ignored, padded_size
 from ..model.detectors import build_model
 from ..model.faster_rcnn import upright_boxes
 from .engine import ALONE, Engine, start_engine
@@ -117,11 +118,21 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, steps: 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, rule)
 
 # %% ../../nbs/5_run/19_trainer.ipynb #7da2c370
-def averaged(model: nn.Module, decay: float) -> AveragedModel | None:  # None for a decay of 0
-    "A copy of the model whose weights, and statistics, follow slowly."
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
+def averaged(model: nn.Module, decay: float) -> nn.Module | None:  # None for a decay of 0
+    "A copy of the model for its averaged weights."
+    return deepcopy(model).requires_grad_(False) if decay else None
+
+
+def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+    "Move averaged weights, and averaged statistics, a little towards the model's."
+    both = zip(*([*m.parameters(), *m.buffers()] for m in (average, model)), strict=True)
+    mine, theirs = zip(*(pair for pair in both if pair[0].is_floating_point()), strict=True)
+    get_ema_multi_avg_fn(decay)(mine, theirs, None)
 
 # %% ../../nbs/5_run/19_trainer.ipynb #18c46ec6
+_LOOK_EVERY = 10  # steps
+
+
 class Trainer:
     "Data, model, optimizer and schedule of a run. Raises what `open_split` raises."
 
@@ -137,7 +148,9 @@ class Trainer:
         self.batches = make_batches(self.data, config, self.engine, limit)
         self.model = build_model(config.model, len(config.classes)).to(self.engine.device)
         self.average = averaged(self.model, config.ema)
-        self.model.divisor = self.engine.divisor
+        self.model.divisor, self.late_check = self.engine.divisor, LateCheck()
+        if self.engine.device.type == "cuda":
+            self.model.check = self.late_check
         for part in (self.model.backbone, self.model.head) if config.compile else ():
             part.compile()
         self.network = self.engine.wrap(self.model)
@@ -163,14 +176,17 @@ class Trainer:
             self.schedule.step()
             self.done.step += 1
             if self.average:
-                self.average.update_parameters(self.model)
+                _follow(self.average, self.model, self.config.ema)
+            if self.done.step % _LOOK_EVERY == 0:
+                self.late_check.look()
             yield images, targets, losses
 
 # %% ../../nbs/5_run/19_trainer.ipynb #dc715cb1
 def run_state(run: Trainer) -> dict:
-    "What a checkpoint holds: numbers and text only."
+    "What a checkpoint holds: numbers and text only. Raises `FloatingPointError` rather than save broken weights."
+    run.late_check.look()
     parts = {name: getattr(run, name).state_dict() for name in ("model", "optimizer", "schedule", "scaler")}
-    averaged = {"average": run.average.module.state_dict()} if run.average else {}
+    averaged = {"average": run.average.state_dict()} if run.average else {}
     cuda = {"cuda_random": torch.cuda.get_rng_state_all()} if run.engine.device.type == "cuda" else {}
     about = {"config": run.config.to_json(), "classes": list(run.config.classes)}
     return parts | averaged | cuda | about | asdict(run.done) | {"random": torch.get_rng_state()}
@@ -188,8 +204,7 @@ def restore(run: Trainer, state: dict) -> None:
     for name in ("model", "optimizer", "schedule", "scaler"):
         getattr(run, name).load_state_dict(state[name])
     if run.average:
-        run.average.module.load_state_dict(state["average"])
-        run.average.n_averaged.fill_(state["step"])
+        run.average.load_state_dict(state["average"])
     run.done = Progress(*(state[f.name] for f in fields(Progress)))
     torch.set_rng_state(state["random"])
     if "cuda_random" in state and torch.cuda.device_count() == len(state["cuda_random"]):

@@ -68,7 +68,7 @@ def _open_run(
 # %% ../../nbs/5_run/19_training.ipynb #5114da3f
 def _score(run: Trainer, out: Path, log: Log | None) -> None:
     "Score the validation split, log it, and save the weights if they are the best yet."
-    model = run.average.module if run.average else run.model
+    model = run.average or run.model
     score = validate(model, run.val, run.config.batch_size, run.engine)
     if log:
         log.write(step=run.done.step, epoch=run.done.epochs, AP50=score.AP50, AP75=score.AP75, mAP=score.mAP)

@@ -155,6 +155,7 @@ class ATSS:
     per_location: bool = False  # k counts cells: with A anchors in each, k * A candidates
     margin: float = 0.01  # a positive's centre lies deeper than this inside the ground truth [px]
     upright: bool = False  # replace every ground truth by the upright box around it
+    on_host = True  # quick enough on a processor, while a GPU is busy with something else
 
     @classmethod
     def preset(cls, name: str, **changes) -> "ATSS":
@@ -242,7 +243,7 @@ def _best_on(
     owner = torch.full_like(best, gts, dtype=torch.long)
     for i, ranks in enumerate(torch.arange(gts, device=best.device).split(truths.counts)):
         for rank in ranks.split(max(pairs // max(n, 1), 1)) if len(ranks) and n else ():
-            iou = box_iou_rotated(truths.boxes[rank], anchors.boxes.double())
+            iou = box_iou_rotated(truths.boxes[rank], anchors.boxes.double()).nan_to_num(0)
             top, rank = iou.amax(1, keepdim=True), rank[:, None]
             score = iou + torch.where((iou > 0) & (iou >= top - _ROUNDING) & (top >= min_pos), 2 + rank, 0)
             high = score.amax(0)
@@ -260,6 +261,7 @@ class MaxIoU:
     neg: float = 0.4  # negative below this IoU, ignored between the two
     min_pos: float = 0.0  # IoU that the best anchors of a ground truth need
     low_quality: bool = True  # those are positive whatever `pos` says
+    on_host = False
 
     def __call__(self, anchors: Anchors, gt_boxes, ignore=None) -> Assignment:
         "Arguments as for `ATSS`. Looks at every overlapping pair once and keeps none."
@@ -291,6 +293,7 @@ class CenterSampling:
     radius: float | None = 1.5  # along each axis of the box [strides]; None: anywhere inside
     ranges: tuple[tuple[float, float], ...] = ((-1, 64), (64, 128), (128, 256), (256, 512), (512, inf))
     margin: float = 0.01  # a positive's centre lies deeper than this inside the ground truth [px]
+    on_host = True
 
     def __call__(self, anchors: Anchors, gt_boxes, ignore=None) -> Assignment:
         "Arguments as for `ATSS`."
