@@ -16,7 +16,7 @@ from atss_nb.data.scenes import write_scenes
 from atss_nb.model.config import ModelConfig
 from atss_nb.run.checkpoints import load_checkpoint, read_log
 from atss_nb.run.settings import TrainConfig
-from atss_nb.run.trainer import count_samples
+from atss_nb.run.trainer import Trainer, count_samples, restore, run_state
 from atss_nb.run.training import load_model, train
 
 
@@ -157,6 +157,39 @@ def test_averaged_weights_are_scored_and_kept(config, tmp_path):
     mine = model.state_dict()
     assert all(torch.equal(mine[k], state["average"][k]) for k in mine)
     assert any(not torch.equal(mine[k], state["model"][k]) for k in mine)
+
+
+def test_the_average_is_a_moving_one(config):
+    run = Trainer(replace(config, ema=0.75, epochs=1))
+    expected = {k: v.clone() for k, v in run.model.state_dict().items()}
+    for _ in run.epoch():
+        now = run.model.state_dict()
+        expected = {k: 0.75 * expected[k] + 0.25 * now[k] for k in now}
+    average = run.average.state_dict()
+    for name, value in average.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_notes_of_a_broken_step_are_read_before_anything_is_saved(config):
+    "As on a GPU, where the detector only takes notes, and no kernel refuses a box."
+    model = replace(config.model, box_loss="gwd")
+    run = Trainer(replace(config, model=model, batch_size=1, epochs=2))
+    run.model.check = run.late_check
+    steps = run.epoch()
+    next(steps)
+    state = run_state(run)
+    torch.nn.init.constant_(run.model.head.class_conv.bias, float("nan"))
+    next(steps)  # says nothing yet
+    with pytest.raises(FloatingPointError, match="class logits of image 0 in one of the last batches"):
+        run_state(run)
+    restore(run, state)
+    steps = run.epoch()
+    next(steps)
+    torch.nn.init.constant_(run.model.head.class_conv.bias, float("nan"))
+    with pytest.raises(FloatingPointError, match="class logits"):
+        list(steps)
+    assert run.done.step == 10
 
 
 def test_patience_ends_a_run_that_does_not_get_better(config, tmp_path):

@@ -10,6 +10,7 @@ from atss_nb.data.scenes import write_scenes
 from atss_nb.model.config import ModelConfig
 from atss_nb.run.checkpoints import load_checkpoint, read_log
 from atss_nb.run.settings import TrainConfig
+from atss_nb.run.trainer import Trainer, run_state
 from atss_nb.run.training import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that PyTorch can use")
@@ -41,6 +42,31 @@ def test_half_precision_learns(config, tmp_path, precision):
         train(replace(config, precision=precision, epochs=10), tmp_path / "run", "cuda", progress=False)
     )
     assert found[-1] < found[0]
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"precision": "float16"}, {"optimizer": "sgd"}, {"ema": 0.9}], ids=str
+)
+def test_a_step_does_not_wait(config, change):
+    run = Trainer(replace(config, epochs=20, **change), "cuda")
+    steps = run.epoch()
+    next(steps)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(6):  # the next look is after the tenth
+            if run.done.step == run.batches.per_epoch * (run.done.epochs + 1):
+                run.done.epochs, steps = run.done.epochs + 1, run.epoch()
+            next(steps)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_broken_step_is_found_late(config):
+    run = Trainer(replace(config, epochs=20), "cuda")
+    torch.nn.init.constant_(run.model.head.class_conv.bias, float("nan"))
+    next(run.epoch())
+    with pytest.raises(FloatingPointError, match="class logits of image 0 in one of the last batches"):
+        run_state(run)
 
 
 def test_workers_pin_and_the_run_goes_on(config, tmp_path):
