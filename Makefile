@@ -59,7 +59,7 @@ bench: $(READY)
 bench-gpu: $(READY)
 	@$(PIP) ".[dev,cuda]"
 	@$(BIN)/python bench/overlap.py --device cuda
-	@$(BIN)/python bench/train.py --device cuda --model resnet50 --side 1024 --batch 2 --precision float32
+	@$(BIN)/python bench/train.py --device cuda --model resnet50 --side 1024 --batch 2 --precision float32 --frozen
 
 format: $(READY)
 	@$(BIN)/ruff check --fix .

@@ -1,7 +1,7 @@
 """Where the time of a training goes, and how near it comes to the network alone.
 
 python bench/train.py [--model resnet18] [--side 512] [--batch 8] [--workers 1] [--device cpu]
-    prints a table and writes bench/results/train.json
+    prints a table and writes bench/results/train.json, or train_gpu.json
 """
 
 import argparse
@@ -11,6 +11,7 @@ import platform
 import resource
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -28,15 +29,20 @@ from atss_nb.run.step import train_step
 from atss_nb.run.trainer import Trainer
 
 
+def now(device: torch.device) -> float:
+    "The time when a GPU has done all that it was told."
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return perf_counter()
+
+
 def seconds(work, repeats: int, device: torch.device) -> float:
     "The median of several calls after one to warm up; on a GPU until it has finished."
     times = []
     for _ in range(repeats + 1):
         start = perf_counter()
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(perf_counter() - start)
+        times.append(now(device) - start)
     return median(times[1:])
 
 
@@ -89,16 +95,14 @@ def parts(run: Trainer, images: list, targets: list, repeats: int) -> dict[str, 
 
 
 def running(run: Trainer, steps: int) -> dict[str, float]:
-    "The real loop: seconds a step, and of them those spent waiting for images."
+    "The real loop after two steps to warm up: seconds a step, and of them those spent waiting for images."
     run.stream = waiting = Waiting(run.stream)
-    times, start = [], perf_counter()
-    for _, _, losses in run.epoch():
-        losses["loss"].item()
-        times.append(perf_counter() - start)
-        start = perf_counter()
-        if len(times) == steps:
-            break
-    return {"running": median(times[2:]), "waiting": median(waiting.seconds[2:])}
+    loop = run.epoch()
+    list(islice(loop, 2))
+    start = now(run.engine.device)
+    list(islice(loop, steps))
+    whole = (now(run.engine.device) - start) / steps
+    return {"running": whole, "waiting": median(waiting.seconds[2:])}
 
 
 def memory(device: torch.device) -> float:  # [MB] the most taken so far
@@ -108,12 +112,12 @@ def memory(device: torch.device) -> float:  # [MB] the most taken so far
 
 
 def measure(args: argparse.Namespace, folder: str) -> dict:
-    write_scenes(Path(folder) / "train", n=args.batch * args.steps, size=args.side, seed=0)
-    small = args.model == "small"
-    model = ModelConfig.small() if small else ModelConfig.resnet(int(args.model[6:]), weights=None)
+    write_scenes(Path(folder) / "train", n=args.batch * (args.steps + 2), size=args.side, seed=0)
+    small, kept = args.model == "small", {"frozen_stages": 1, "norm_eval": True} if args.frozen else {}
+    model = ModelConfig.small() if small else ModelConfig.resnet(int(args.model[6:]), weights=None, **kept)
     config = TrainConfig(
         folder, model, classes=DOTA_V10_CLASSES, batch_size=args.batch, epochs=1000, validations=0,
-        precision=args.precision, workers=args.workers, lr=1e-6,
+        precision=args.precision, workers=args.workers, lr=1e-6, optimizer="sgd" if args.frozen else "adamw",
     )  # fmt: skip
     run = Trainer(config, args.device)
     images, targets = zip(*(run.data[i] for i in range(args.batch)), strict=True)
@@ -147,8 +151,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--precision", default="auto")
+    parser.add_argument(
+        "--frozen", action="store_true", help="train what recipes with borrowed weights train"
+    )
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--steps", type=int, default=8, help="of the real loop, the first two not counted")
+    parser.add_argument("--steps", type=int, default=8, help="of the real loop, after two more")
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     threads = max((os.cpu_count() or 1) - args.workers, 1)
@@ -164,7 +171,9 @@ def main() -> None:
     results = Path(__file__).parent / "results"
     results.mkdir(exist_ok=True)
     report = {"machine": machine, "torch": torch.__version__, "asked": vars(args), **found}
-    (results / "train.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (results / ("train_gpu.json" if gpu else "train.json")).write_text(
+        json.dumps(report, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":
