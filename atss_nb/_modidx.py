@@ -1577,6 +1577,7 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                      'atss_nb.run.trainer.Trainer.epoch': ('5_run/trainer.html#trainer.epoch', 'atss_nb/run/trainer.py'),
                                      'atss_nb.run.trainer.Trainer.stream': ('5_run/trainer.html#trainer.stream', 'atss_nb/run/trainer.py'),
                                      'atss_nb.run.trainer._follow': ('5_run/trainer.html#_follow', 'atss_nb/run/trainer.py'),
+                                     'atss_nb.run.trainer._join': ('5_run/trainer.html#_join', 'atss_nb/run/trainer.py'),
                                      'atss_nb.run.trainer._leave_interrupts': ( '5_run/trainer.html#_leave_interrupts',
                                                                                 'atss_nb/run/trainer.py'),
                                      'atss_nb.run.trainer._open_validation': ( '5_run/trainer.html#_open_validation',

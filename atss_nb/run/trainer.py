@@ -129,10 +129,20 @@ def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
     mine, theirs = zip(*(pair for pair in both if pair[0].is_floating_point()), strict=True)
     get_ema_multi_avg_fn(decay)(mine, theirs, None)
 
-# %% ../../nbs/5_run/19_trainer.ipynb #18c46ec6
+# %% ../../nbs/5_run/19_trainer.ipynb #45722ad8
 _LOOK_EVERY = 10  # steps
 
 
+def _join(model: nn.Module, engine: Engine, compiled: bool) -> LateCheck:
+    "Make a detector part of a run: it counts with the other processes, and on a GPU it takes notes that are read later."
+    model.divisor, late_check = engine.divisor, LateCheck()
+    if engine.device.type == "cuda":
+        model.check = late_check
+    for part in (model.backbone, model.head) if compiled else ():
+        part.compile()
+    return late_check
+
+# %% ../../nbs/5_run/19_trainer.ipynb #18c46ec6
 class Trainer:
     "Data, model, optimizer and schedule of a run. Raises what `open_split` raises."
 
@@ -148,11 +158,7 @@ class Trainer:
         self.batches = make_batches(self.data, config, self.engine, limit)
         self.model = build_model(config.model, len(config.classes)).to(self.engine.device)
         self.average = averaged(self.model, config.ema)
-        self.model.divisor, self.late_check = self.engine.divisor, LateCheck()
-        if self.engine.device.type == "cuda":
-            self.model.check = self.late_check
-        for part in (self.model.backbone, self.model.head) if config.compile else ():
-            part.compile()
+        self.late_check = _join(self.model, self.engine, config.compile)
         self.network = self.engine.wrap(self.model)
         self.optimizer = make_optimizer(self.model, config)
         self.scaler = GradScaler(self.engine.device.type, enabled=precision == "float16")
