@@ -46,13 +46,13 @@ kept = order[gpu.suppress(boxes[order], labels[order], 0.3)]
 assert torch.equal(kept, batched_nms_rotated(boxes, scores, labels, 0.3)) and 20 < len(kept) < 70
 assert gpu.suppress(boxes[:0], labels[:0], 0.3).shape == (0,)
 assert gpu.pairwise(a[:0], b, False).shape == (0, len(b))
-for k, value in ((0, torch.nan), (1, torch.inf), (2, -1.0), (3, torch.nan), (4, torch.inf)):
+for k, value in ((0, torch.nan), (1, torch.inf), (2, -1.0), (3, torch.inf), (4, torch.nan)):
     bad = a[:9].clone()
     bad[4, k] = value
     sound = torch.arange(9) != 4
-    for p, q in ((bad, b[:9]), (b[:9], bad)):
-        assert torch.equal(gpu.aligned(p, q, False).isfinite(), sound)
-        assert torch.equal(gpu.aligned(p, q, False)[sound], gpu.aligned(a[:9], b[:9], False)[sound])
+    for good, pair in (((a[:9], b[:9]), (bad, b[:9])), ((b[:9], a[:9]), (b[:9], bad))):
+        assert torch.equal(gpu.aligned(*pair, False).isfinite(), sound)
+        assert torch.equal(gpu.aligned(*pair, False)[sound], gpu.aligned(*good, False)[sound])
     assert torch.equal(gpu.pairwise(bad, b, True).isnan(), ~sound[:, None].expand(9, len(b)))
 """
 

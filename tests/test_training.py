@@ -16,7 +16,7 @@ from atss_nb.data.scenes import write_scenes
 from atss_nb.model.config import ModelConfig
 from atss_nb.run.checkpoints import load_checkpoint, read_log
 from atss_nb.run.settings import TrainConfig
-from atss_nb.run.trainer import Trainer, count_samples, restore, run_state
+from atss_nb.run.trainer import Trainer, count_samples, make_loader, restore, run_state
 from atss_nb.run.training import load_model, train
 
 
@@ -157,6 +157,16 @@ def test_averaged_weights_are_scored_and_kept(config, tmp_path):
     mine = model.state_dict()
     assert all(torch.equal(mine[k], state["average"][k]) for k in mine)
     assert any(not torch.equal(mine[k], state["model"][k]) for k in mine)
+
+
+def test_a_gpu_is_fed_by_others(config):
+    run = Trainer(config)
+    workers = [
+        make_loader(run.data, run.batches, replace(config, workers=n), gpu).num_workers
+        for n in (None, 0, 1)
+        for gpu in (False, True)
+    ]
+    assert workers == [0, min(4, os.cpu_count()), 0, 0, 1, 1]
 
 
 def test_the_average_is_a_moving_one(config):

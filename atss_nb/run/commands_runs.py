@@ -166,7 +166,7 @@ _HOW = {
 
 # %% ../../nbs/5_run/23_commands_runs.ipynb #40c02e6a
 _WHERE = {
-    "--workers": {"type": int, "default": 0, "help": "processes that load images"},
+    "--workers": {"type": int, "help": "processes that load images (four for a GPU, else none)"},
     "--seed": {"type": int, "default": 0},
     "--device": DEVICE,
     "--resume": {"action": "store_true", "help": "go on with the run in the folder, if there is one"},

@@ -60,7 +60,9 @@ class TrainConfig:
     ema: float = 0.0  # score and keep weights averaged over about 1 / (1 - ema) steps; 0: the last ones
     patience: int = 0  # stop after so many validations without a better one; 0: never
     save_every: int = 1000  # steps between two checkpoints within an epoch
-    workers: int = 0  # processes that load images; 0 loads in this one
+    workers: int | None = (
+        None  # processes that load images; 0 loads in this one, None: four for a GPU, else 0
+    )
     seed: int = 0
 
     def __post_init__(self):

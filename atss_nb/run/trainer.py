@@ -7,6 +7,7 @@ __all__ = ['make_batches', 'make_loader', 'validate', 'count_samples', 'Progress
            'run_state', 'restore']
 
 # %% ../../nbs/5_run/19_trainer.ipynb #74ff888e
+import os
 import signal
 from collections.abc import Iterator
 from copy import deepcopy
@@ -54,16 +55,17 @@ def _leave_interrupts(worker: int) -> None:
 
 
 def make_loader(
-    data: DetectionDataset, batches: Batches, config: TrainConfig, pin: bool = False
+    data: DetectionDataset, batches: Batches, config: TrainConfig, gpu: bool = False
 ) -> DataLoader:
-    "Batches from the one that `batches` starts with to the last of the run."
+    "Batches from the one that `batches` starts with to the last of the run; for a GPU in pinned memory."
+    workers = min(4, os.cpu_count() or 1) if gpu else 0
     return DataLoader(
         Replayable(data, config.seed),
         batch_sampler=batches,
         collate_fn=collate,
-        num_workers=config.workers,
+        num_workers=workers if config.workers is None else config.workers,
         worker_init_fn=_leave_interrupts,
-        pin_memory=pin,
+        pin_memory=gpu,
         generator=torch.Generator(),  # else starting to load would draw from the generator of the network
     )
 
