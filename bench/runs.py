@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from atss_nb.data.datasets import open_dataset
+from atss_nb.data.datasets import DetectionDataset, open_dataset
 from atss_nb.data.formats import DOTA_V10_CLASSES
 from atss_nb.data.scenes import write_scenes
 from atss_nb.model.config import ModelConfig
@@ -54,17 +54,18 @@ def about(device: str, config: TrainConfig) -> dict:
 
 
 def timed_training(config: TrainConfig, out: Path, device: str) -> dict:
-    "Train, and tell how long it took and how the losses went."
-    started = time.perf_counter()
+    "Train, and tell how long it took, stops left out, and how the losses went."
+    started, clock = time.perf_counter(), out / "seconds.txt"
     train(config, out, device, resume=True)
+    seconds = time.perf_counter() - started + (float(clock.read_text()) if clock.exists() else 0)
+    clock.write_text(f"{seconds:.1f}")
     rows = read_log(out / "log.jsonl")
     curve = [{k: row[k] for k in ("step", "loss")} for row in rows if "loss" in row]
     counts = [(row["positives"], row["orphans"]) for row in rows if "positives" in row]
     per_object, orphans = (sum(column) / len(column) for column in zip(*counts, strict=True))
     scores = [{k: row[k] for k in ("epoch", "AP50", "mAP")} for row in rows if "AP50" in row]
-    seconds = round(time.perf_counter() - started, 1)
     numbers = {"positives_per_object": round(per_object, 2), "orphans": round(orphans, 4)}
-    return {"seconds": seconds, **numbers, "validations": scores, "losses": curve}
+    return {"seconds": round(seconds, 1), **numbers, "validations": scores, "losses": curve}
 
 
 def write(path: Path, report: dict) -> None:
@@ -95,21 +96,38 @@ def scenes(args: argparse.Namespace) -> None:
             write(RESULTS / "scenes.json", about(args.device, shown) | {"runs": rows})
 
 
+THREE = ("Person", "Car", "Bicycle")
+
+
+def best_suppression(model: torch.nn.Module, val: DetectionDataset) -> tuple[float, dict]:
+    "The threshold that suits the validation split, and what each of them reaches there."
+    found = {}
+    for threshold in (0.1, 0.3, 0.5):
+        model.config = replace(model.config, nms_threshold=threshold)
+        by_class = {name: ap["0.50"] for name, ap in validate(model, val).per_class.items()}
+        found[threshold] = by_class | {"of three": sum(by_class[name] for name in THREE) / 3}
+        print(f"suppression above {threshold}: val AP50 {found[threshold]}", flush=True)
+    return max(found, key=lambda threshold: found[threshold]["of three"]), found
+
+
 def hit_uav(args: argparse.Namespace) -> None:
     home = ROOT / "runs" / "hit_uav"
     options = {"size": args.size, "epochs": args.epochs, "quarter_turns": False, "validations": 6}
     config = TrainConfig(args.data, ModelConfig.small(), **options)
     report = about(args.device, config) | timed_training(config, home, args.device)
     model, config, classes = load_model(home)
-    score = validate(model.to(args.device), open_split(config, "val"))
-    by_class = {name: score.per_class[name]["0.50"] for name in classes}
-    three = [by_class[name] for name in ("Person", "Car", "Bicycle")]
-    print(f"val AP50 {by_class}, mean of Person, Car, Bicycle {sum(three) / 3:.3f}")
+    threshold, found = best_suppression(model.to(args.device), open_split(config, "val"))
+    model.config = replace(model.config, nms_threshold=threshold)
+    by_class = {name: found[threshold][name] for name in classes}
     test = open_dataset(args.data, "test", labels="optional")
-    found = predict(model, test.images, classes, size=config.size, progress=True)
-    write_task1(RESULTS / "hit_uav_test", found)
-    numbers = {"val_AP50": by_class, "val_AP50_of_three": sum(three) / 3, "test_images": len(found)}
-    write(RESULTS / "hit_uav.json", report | numbers)
+    said = predict(model, test.images, classes, size=config.size, progress=True)
+    write_task1(RESULTS / "hit_uav_test", said)
+    scores = {"val_AP50": by_class, "val_AP50_of_three": found[threshold]["of three"]}
+    chosen = {
+        "nms_threshold": threshold,
+        "val_AP50_of_three_by_nms": {t: r["of three"] for t, r in found.items()},
+    }
+    write(RESULTS / "hit_uav.json", report | scores | chosen | {"test_images": len(said)})
 
 
 def main() -> None:
