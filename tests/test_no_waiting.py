@@ -3,7 +3,6 @@
 Tensors on the "meta" device have shapes and no numbers: who reads one, or needs to know how many rows of a mask are
 true, gets an error. A step that runs there runs on a GPU without stopping it; test_training_cuda.py asks a real one."""
 
-from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -47,12 +46,6 @@ class Numbers(TorchFunctionMode):
         return result
 
 
-@pytest.fixture(autouse=True)
-def no_autocast(monkeypatch):
-    "It chooses precisions only, and does not know the device."
-    monkeypatch.setattr(torch, "autocast", lambda *args, **options: nullcontext())
-
-
 def batch() -> tuple[list, list]:
     "An image with objects, one of which is ignored, and an image without."
     boxes = torch.tensor([[40.0, 40, 30, 12, 0.4], [90, 60, 20, 20, -1.0]])
@@ -64,7 +57,7 @@ def batch() -> tuple[list, list]:
 def step(config: TrainConfig, check=None) -> None:
     "The second step of a run, in which everything is there that is sent once."
     model = build_model(config.model, num_classes=3).to("meta")
-    model.check = check or LateCheck()
+    model.check, config = check or LateCheck(), replace(config, precision="float32")
     optimizer, average = make_optimizer(model, config), averaged(model, 0.9)
     train_step(model, *batch(), optimizer, config)
     with Copies(), Numbers():

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['padded_size', 'pad_images', 'colours', 'normalized_batch', 'check_images', 'check_targets', 'Matches', 'match',
-           'ignored', 'assigned', 'send', 'to_device', 'at_least_one', 'check_finite', 'LateCheck']
+           'ignored', 'assigned', 'send', 'to_device', 'autocast', 'at_least_one', 'check_finite', 'LateCheck']
 
 # %% ../../nbs/3_model/12_batches.ipynb #c2a5380b
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from math import ceil
 from typing import NamedTuple
@@ -147,6 +148,14 @@ def to_device(
     "A batch on the device of the model."
     sent = [{k: send(v, device) if isinstance(v, Tensor) else v for k, v in t.items()} for t in targets]
     return [send(image, device) for image in images], sent
+
+# %% ../../nbs/3_model/12_batches.ipynb #d1edb18e
+def autocast(device: torch.device | str, precision: str) -> AbstractContextManager:
+    "While it is open, networks compute in bfloat16 or float16; with any other precision, as they are."
+    kind, half = torch.device(device).type, precision in ("bfloat16", "float16")
+    if not half and not torch.amp.is_autocast_available(kind):
+        return nullcontext()
+    return torch.autocast(kind, getattr(torch, precision) if half else None, enabled=half)
 
 # %% ../../nbs/3_model/12_batches.ipynb #c5b6520e
 def at_least_one(count: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from atss_nb.model.batches import (
     Matches,
     assigned,
     at_least_one,
+    autocast,
     check_finite,
     check_images,
     check_targets,
@@ -172,7 +173,7 @@ class RetinaNet(nn.Module):
         check(said.logits, "class logits")
         check(said.deltas, "box deltas")
         anchors = self.anchor_grid(batch.shape[-2:], device)
-        with torch.autocast(device.type, enabled=False):
+        with autocast(device, "float32"):
             said = HeadOutput(*(None if x is None else x.float() for x in said))
             if self.training:
                 found = self.matches(targets, batch.shape[-2:])

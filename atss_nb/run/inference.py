@@ -16,9 +16,9 @@ from tqdm.auto import tqdm
 from ..data.transforms import fit_scale
 from ..geometry.boxes import scale_boxes
 from ..model.backbones import choose
+from ..model.batches import autocast
 from .huge import VIEWS, Look, Pass, answer, batches, looks, merge_found, plan_passes, size_of
 from .results import Prediction, ResultFiles, read_merged, read_task1, write_task1
-from .settings import autocast
 
 # %% ../../nbs/5_run/21_inference.ipynb #3085e14c
 @torch.no_grad()

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
+from ..model.batches import autocast
 from .engine import ALONE, Engine
-from .settings import TrainConfig, autocast
+from .settings import TrainConfig
 
 # %% ../../nbs/5_run/19_step.ipynb #db7e6938
 def lr_factor(
