@@ -166,3 +166,15 @@ def test_demo_from_end_to_end(tmp_path, capsys):
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["seconds"].keys() == {"drawing", "training", "testing"}
     assert (tmp_path / "report.html").exists() and "report.html" in capsys.readouterr().out
+
+
+def test_a_full_gpu_says_how_to_go_on(trained, tmp_path, capsys, monkeypatch):
+    def full(*args, **options):
+        raise torch.OutOfMemoryError("tried to allocate 64 MiB")
+
+    monkeypatch.setattr("atss_nb.run.training.train", full)
+    data = ["--data", trained.parent / "data", "--classes", *DOTA_V10_CLASSES]
+    assert run("train", *data, "--out", tmp_path / "run", "--size", 64, "--accumulate", 2) == 1
+    said = capsys.readouterr().err
+    assert "the memory of the GPU is full: a step of 8 images of 64 x 64 px takes up to" in said
+    assert "less with --accumulate 4" in said
