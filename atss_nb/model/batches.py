@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['padded_size', 'pad_images', 'colours', 'normalized_batch', 'check_images', 'check_targets', 'Matches', 'match',
-           'ignored', 'assigned', 'send', 'to_device', 'autocast', 'at_least_one', 'check_finite', 'LateCheck']
+           'ignored', 'assigned', 'at_least_one', 'send', 'to_device', 'autocast', 'check_finite', 'LateCheck']
 
 # %% ../../nbs/3_model/12_batches.ipynb #c2a5380b
 from collections.abc import Callable, Sequence
@@ -131,6 +131,11 @@ def assigned(
     skip = [ignored(t, train_difficult) for t in targets]
     return match(assigner(anchors, boxes, skip).gt_index, targets)
 
+# %% ../../nbs/3_model/12_batches.ipynb #c5b6520e
+def at_least_one(count: Tensor) -> Tensor:
+    "What a sum over the positives is divided by, where there may be none."
+    return count.clamp(min=1)
+
 # %% ../../nbs/3_model/12_batches.ipynb #236f2902
 def send(x: Tensor, device: torch.device | str) -> Tensor:
     "A tensor on a device; the host does not wait for it to get there."
@@ -156,11 +161,6 @@ def autocast(device: torch.device | str, precision: str) -> AbstractContextManag
     if not half and not torch.amp.is_autocast_available(kind):
         return nullcontext()
     return torch.autocast(kind, getattr(torch, precision) if half else None, enabled=half)
-
-# %% ../../nbs/3_model/12_batches.ipynb #c5b6520e
-def at_least_one(count: Tensor) -> Tensor:
-    "What a sum over the positives is divided by, where there may be none."
-    return count.clamp(min=1)
 
 # %% ../../nbs/3_model/12_batches.ipynb #bbd9f18c
 def _finite_rows(values: Tensor) -> Tensor:  # (B, ...) -> (B,) bool
