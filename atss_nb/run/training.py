@@ -28,7 +28,7 @@ _LOG_EVERY = 10  # steps
 def _loss_row(run: Trainer, images: list, targets: list, losses: dict[str, Tensor], rate: float) -> dict:
     "One line of the log; here the losses are read from the device."
     numbers = {name: value.item() for name, value in losses.items()}
-    lr, counts = run.schedule.get_last_lr()[0], count_samples(run.model, images, targets)
+    lr, counts = run.optimizer.param_groups[0]["lr"], count_samples(run.model, images, targets)
     about = {"step": run.done.step - 1, "epoch": run.done.epochs, "lr": lr}
     return about | {"images_per_s": round(rate, 2)} | numbers | counts
 
