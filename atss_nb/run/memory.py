@@ -53,7 +53,7 @@ def step_memory(
     num_classes: int = 15,
     objects: int = 100,  # in each image
     device: str = "meta",  # another one takes the memory, too
-) -> Living:  # `max(history)` bytes at once, in float32; the second half of the history is a whole step
+) -> Living:  # its history is that of one step, in float32
     "What a training step has to hold at once. Raises `ValueError` for detectors that ask the device on the way."
     if config.model.second_stage or config.model.assigner == "max_iou":
         raise ValueError("model: expected one stage, and an assigner that runs on the processor")
@@ -65,8 +65,9 @@ def step_memory(
     images = [torch.zeros(3, *size, device=device) for _ in range(config.batch_size)]
     with Living(device) as living:
         living.count(*model.parameters(), *model.buffers(), *images)
-        for _ in range(2):
-            train_step(model, images, [target] * len(images), optimizer, config)
+        train_step(model, images, [target] * len(images), optimizer, config)
+        living.history.clear()
+        train_step(model, images, [target] * len(images), optimizer, config)
     return living
 
 # %% ../../nbs/5_run/19_memory.ipynb #eb382bab

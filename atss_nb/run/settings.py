@@ -41,7 +41,9 @@ class TrainConfig:
     size: int | tuple[int, int] = 0  # long side, or (short, long) that both hold [px]; 0 keeps the images
     epochs: int = 12
     batch_size: int = 8  # images of a step, in all processes together
-    accumulate: int = 1  # parts that a process works through one after the other: less memory, nearly the same step
+    accumulate: int = (
+        1  # parts that a process works through one after the other: less memory, nearly the same step
+    )
     optimizer: str = "adamw"  # "adamw" or "sgd" (momentum 0.9)
     lr: float = 2e-3  # base rate, for the batch size above
     weight_decay: float = 0.05
