@@ -1280,6 +1280,8 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                                                                  'atss_nb/run/commands_runs.py'),
                                            'atss_nb.run.commands_runs._check_words': ( '5_run/commands_runs.html#_check_words',
                                                                                        'atss_nb/run/commands_runs.py'),
+                                           'atss_nb.run.commands_runs._say': ( '5_run/commands_runs.html#_say',
+                                                                               'atss_nb/run/commands_runs.py'),
                                            'atss_nb.run.commands_runs._test': ( '5_run/commands_runs.html#_test',
                                                                                 'atss_nb/run/commands_runs.py'),
                                            'atss_nb.run.commands_runs._train': ( '5_run/commands_runs.html#_train',

@@ -7,6 +7,7 @@ __all__ = ['MODELS', 'DEVICE', 'RUN_COMMANDS', 'choose_device']
 
 # %% ../../nbs/5_run/23_commands_runs.ipynb #4f1e657b
 import argparse
+import os
 import sys
 import time
 from dataclasses import replace
@@ -36,6 +37,12 @@ def _asked(args: argparse.Namespace):  # a TrainConfig
     return TrainConfig(model=model, **kept, **chosen)
 
 # %% ../../nbs/5_run/23_commands_runs.ipynb #605390a8
+def _say(text: str) -> None:
+    "Print it once, however many processes share the run."
+    if os.environ.get("RANK", "0") == "0":
+        print(text)
+
+
 def _train_config(args: argparse.Namespace):  # a TrainConfig
     "The run that a command line describes, with what was left open chosen from the data."
     from atss_nb.run.checkpoints import load_checkpoint
@@ -48,8 +55,8 @@ def _train_config(args: argparse.Namespace):  # a TrainConfig
     size = suggest_size(data) if args.size is None else args.size
     epochs = args.epochs or suggest_epochs(len(data), config.batch_size)
     strides = suggest_strides(data, size) if args.model == "small" else model.strides
-    print(f"{len(data)} training images, classes {', '.join(data.classes)}")
-    print(f"long side {size or 'as it is'} px, levels from stride {strides[0]}, {epochs} epochs")
+    _say(f"{len(data)} training images, classes {', '.join(data.classes)}")
+    _say(f"long side {size or 'as it is'} px, levels from stride {strides[0]}, {epochs} epochs")
     return replace(config, size=size, epochs=epochs, model=replace(model, strides=strides))
 
 # %% ../../nbs/5_run/23_commands_runs.ipynb #recpcmd1
@@ -106,7 +113,7 @@ def _train(args: argparse.Namespace) -> None:
         config = _train_config(args)
         with advice(config):
             train(config, args.out, choose_device(args.device), **go_on)
-    print(f"trained in {time.perf_counter() - started:.0f} s: {args.out}")
+    _say(f"trained in {time.perf_counter() - started:.0f} s: {args.out}")
 
 # %% ../../nbs/5_run/23_commands_runs.ipynb #1afec3bc
 MODELS = ("small", "resnet18", "resnet34", "resnet50", "resnet101")
