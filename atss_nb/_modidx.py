@@ -1420,6 +1420,7 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                                                                       'atss_nb/run/memory.py'),
                                     'atss_nb.run.memory.Living._forget': ('5_run/memory.html#living._forget', 'atss_nb/run/memory.py'),
                                     'atss_nb.run.memory.Living.count': ('5_run/memory.html#living.count', 'atss_nb/run/memory.py'),
+                                    'atss_nb.run.memory._countable': ('5_run/memory.html#_countable', 'atss_nb/run/memory.py'),
                                     'atss_nb.run.memory.advice': ('5_run/memory.html#advice', 'atss_nb/run/memory.py'),
                                     'atss_nb.run.memory.step_memory': ('5_run/memory.html#step_memory', 'atss_nb/run/memory.py')},
             'atss_nb.run.order': { 'atss_nb.run.order.Batches': ('5_run/order.html#batches', 'atss_nb/run/order.py'),

@@ -44,9 +44,8 @@ def pad_images(
 @torch.inference_mode(False)  # a tensor made in inference mode could never be trained with
 def colours(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:  # (2, 3, 1, 1)
     "Mean and deviation of ImageNet's pixels. Kept: sending them to a GPU anew would make the host wait."
-    return (
-        torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], dtype=dtype).view(2, 3, 1, 1).to(device)
-    )
+    both = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], dtype=dtype)
+    return both.view(2, 3, 1, 1).to(device)
 
 
 def normalized_batch(

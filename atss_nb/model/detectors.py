@@ -153,10 +153,8 @@ class RetinaNet(nn.Module):
         super().__init__()
         self.backbone, self.head, self.config = backbone, head, config
         self.anchor_grid, self.coder, self.assigner = anchor_grid, coder, assigner
-        self.divisor, self.check = (
-            at_least_one,
-            check_finite,
-        )  # runs of several processes, or on a GPU, have others
+        self.divisor = at_least_one  # a run of several processes has another
+        self.check = check_finite  # a run on a GPU has another
 
     def forward(
         self,

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ..model.batches import LateCheck
+from ..model.config import ModelConfig
 from ..model.detectors import build_model
 from .settings import TrainConfig
 from .step import make_optimizer, train_step
@@ -47,6 +48,11 @@ class Living(TorchDispatchMode):
         return result
 
 # %% ../../nbs/5_run/19_memory.ipynb #103f0695
+def _countable(model: ModelConfig) -> bool:
+    "Whether a step never asks the device for a number."
+    return not model.second_stage and model.assigner != "max_iou"
+
+
 def step_memory(
     config: TrainConfig,  # of a one-stage detector whose assigner runs on the processor, such as ATSS
     size: tuple[int, int],  # H, W of the images [px]
@@ -55,7 +61,7 @@ def step_memory(
     device: str = "meta",  # another one takes the memory, too
 ) -> Living:  # its history is that of one step, in float32
     "What a training step has to hold at once. Raises `ValueError` for detectors that ask the device on the way."
-    if config.model.second_stage or config.model.assigner == "max_iou":
+    if not _countable(config.model):
         raise ValueError("model: expected one stage, and an assigner that runs on the processor")
     config = replace(config, precision="float32")
     model = build_model(config.model, num_classes, pretrained=False).to(device)
@@ -80,7 +86,7 @@ def advice(config: TrainConfig) -> Iterator[None]:
         batch, size = config.batch_size, config.size
         sides = (size, size) if isinstance(size, int) else size
         about = f"a step of {batch} images"
-        if 0 not in sides and not config.model.second_stage and config.model.assigner != "max_iou":
+        if 0 not in sides and _countable(config.model):
             need = max(step_memory(config, sides).history) / 1e9
             about += f" of {sides[0]} x {sides[1]} px takes up to {need:.1f} GB in float32"
         ways = f"--accumulate {2 * config.accumulate}, a smaller --batch-size or --size, --precision bfloat16"

@@ -41,9 +41,7 @@ class TrainConfig:
     size: int | tuple[int, int] = 0  # long side, or (short, long) that both hold [px]; 0 keeps the images
     epochs: int = 12
     batch_size: int = 8  # images of a step, in all processes together
-    accumulate: int = (
-        1  # parts that a process works through one after the other: less memory, nearly the same step
-    )
+    accumulate: int = 1  # parts that a process works through in turn: less memory, nearly the same step
     optimizer: str = "adamw"  # "adamw" or "sgd" (momentum 0.9)
     lr: float = 2e-3  # base rate, for the batch size above
     weight_decay: float = 0.05
@@ -62,9 +60,7 @@ class TrainConfig:
     ema: float = 0.0  # score and keep weights averaged over about 1 / (1 - ema) steps; 0: the last ones
     patience: int = 0  # stop after so many validations without a better one; 0: never
     save_every: int = 1000  # steps between two checkpoints within an epoch
-    workers: int | None = (
-        None  # processes that load images; 0 loads in this one, None: four for a GPU, else 0
-    )
+    workers: int | None = None  # processes that load images; 0: this one, None: four for a GPU, else 0
     seed: int = 0
 
     def __post_init__(self):
