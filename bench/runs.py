@@ -116,9 +116,9 @@ def hit_uav(args: argparse.Namespace) -> None:
     config = TrainConfig(args.data, ModelConfig.small(), **options)
     report = about(args.device, config) | timed_training(config, home, args.device)
     model, config, classes = load_model(home)
-    model.config = replace(
-        model.config, score_threshold=0.1
-    )  # lower ones: 0.003 of AP, and files thrice as long
+    report["config"] = json.loads(config.to_json())  # with the precision that "auto" came to
+    # lower scores are worth 0.003 of AP, and files thrice as long
+    model.config = replace(model.config, score_threshold=0.1)
     threshold, found = best_suppression(model.to(args.device), open_split(config, "val"))
     model.config = replace(model.config, nms_threshold=threshold)
     by_class = {name: found[threshold][name] for name in classes}

@@ -172,7 +172,7 @@ def test_a_full_gpu_says_how_to_go_on(trained, tmp_path, capsys, monkeypatch):
     def full(*args, **options):
         raise torch.OutOfMemoryError("tried to allocate 64 MiB")
 
-    monkeypatch.setattr("atss_nb.run.training.train", full)
+    monkeypatch.setattr("atss_nb.run.trainer.train_step", full)
     data = ["--data", trained / "data", "--classes", *DOTA_V10_CLASSES]
     assert run("train", *data, "--out", tmp_path / "run", "--size", 64, "--accumulate", 2) == 1
     said = capsys.readouterr().err

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..geometry.boxes import AngleDef, obb2hbb, regularize
+from ..geometry.boxes import AngleDef, hbb2obb, obb2hbb, regularize
 from ..geometry.nms import batched_nms_rotated
 from atss_nb.model.batches import (
     assigned,
@@ -39,8 +39,7 @@ def upright_boxes(
     boxes: Tensor,  # (..., 5) cx, cy, w, h [px], angle [rad]
 ) -> Tensor:  # (..., 5) with angle 0
     "The upright boxes around boxes."
-    x1, y1, x2, y2 = obb2hbb(boxes).unbind(-1)
-    return torch.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, torch.zeros_like(x1)], -1)
+    return hbb2obb(obb2hbb(boxes))
 
 # %% ../../nbs/3_model/12_faster_rcnn.ipynb #6080843f
 def sample(

@@ -98,7 +98,6 @@ def _check_words(args: argparse.Namespace) -> None:
 # %% ../../nbs/5_run/23_commands_runs.ipynb #3a3eb8b9
 def _train(args: argparse.Namespace) -> None:
     "Train a detector on a data set: DOTA, HRSC2016, DIOR-R, COCO, YOLO-OBB, labelme, roLabelImg."
-    from atss_nb.run.memory import advice
     from atss_nb.run.training import train
 
     _check_words(args)
@@ -110,9 +109,7 @@ def _train(args: argparse.Namespace) -> None:
     if args.recipe:
         _train_recipe(args, go_on)
     else:
-        config = _train_config(args)
-        with advice(config):
-            train(config, args.out, choose_device(args.device), **go_on)
+        train(_train_config(args), args.out, choose_device(args.device), **go_on)
     _say(f"trained in {time.perf_counter() - started:.0f} s: {args.out}")
 
 # %% ../../nbs/5_run/23_commands_runs.ipynb #1afec3bc

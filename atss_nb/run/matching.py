@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from ..geometry.boxes import hbb2obb, obb2hbb
 from ..geometry.overlap import kernel, overlap_area, scalar
 from ..geometry.quads import quad_iou_pair
 
@@ -196,9 +197,7 @@ def box_shapes(
     "The boxes, or for an upright comparison the upright boxes around them."
     if overlap != "upright":
         return rows.boxes
-    x, y, w, h, t = rows.boxes.T
-    c, s = np.abs(np.cos(t)), np.abs(np.sin(t))
-    return np.stack([x, y, w * c + h * s, w * s + h * c, 0 * t], 1)
+    return hbb2obb(obb2hbb(torch.from_numpy(rows.boxes))).numpy()
 
 # %% ../../nbs/5_run/20_matching.ipynb #3ceb35e4
 def _quads(rows: Rows) -> np.ndarray:  # (R, 8)

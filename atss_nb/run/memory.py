@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..model.batches import LateCheck
 from ..model.config import ModelConfig
-from ..model.detectors import build_model
+from ..model.detectors import ASSIGNERS, build_model
 from .settings import TrainConfig
 from .step import make_optimizer, train_step
 
@@ -47,12 +47,12 @@ class Living(TorchDispatchMode):
         self.history.append(self.bytes)
         return result
 
-# %% ../../nbs/5_run/19_memory.ipynb #103f0695
+# %% ../../nbs/5_run/19_memory.ipynb #6f48e38e
 def _countable(model: ModelConfig) -> bool:
     "Whether a step never asks the device for a number."
-    return not model.second_stage and model.assigner != "max_iou"
+    return not model.second_stage and ASSIGNERS[model.assigner](model).on_host
 
-
+# %% ../../nbs/5_run/19_memory.ipynb #103f0695
 def step_memory(
     config: TrainConfig,  # of a one-stage detector whose assigner runs on the processor, such as ATSS
     size: tuple[int, int],  # H, W of the images [px]
@@ -79,15 +79,15 @@ def step_memory(
 # %% ../../nbs/5_run/19_memory.ipynb #eb382bab
 @contextmanager
 def advice(config: TrainConfig) -> Iterator[None]:
-    "While it is open, a GPU that is full says how to go on: `RuntimeError` with the count and the options."
+    "While it is open, a GPU that is full says how to go on: the same error, with the count and the options."
     try:
         yield
     except torch.OutOfMemoryError as error:
-        batch, size = config.batch_size, config.size
-        sides = (size, size) if isinstance(size, int) else size
-        about = f"a step of {batch} images"
+        sides = (config.size,) * 2 if isinstance(config.size, int) else config.size
+        about = f"a step of {config.batch_size} images"
         if 0 not in sides and _countable(config.model):
             need = max(step_memory(config, sides).history) / 1e9
             about += f" of {sides[0]} x {sides[1]} px takes up to {need:.1f} GB in float32"
         ways = f"--accumulate {2 * config.accumulate}, a smaller --batch-size or --size, --precision bfloat16"
-        raise RuntimeError(f"the memory of the GPU is full: {about}; less with {ways}") from error
+        text = f"the memory of the GPU is full: {about}; less with {ways}"
+        raise torch.OutOfMemoryError(text) from error

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Subset
 
 from ..data.datasets import DetectionDataset, collate, repeat_factors
 from ..data.folders import NoSuchSplit
-from ..model.batches import LateCheck, ignored, padded_size
+from ..model.batches import LateCheck, assigned, ignored, padded_size
 from ..model.detectors import build_model
 from ..model.faster_rcnn import upright_boxes
 from .engine import ALONE, Engine, start_engine
@@ -90,14 +90,14 @@ def count_samples(
 ) -> dict[str, float]:  # "positives" per object; "orphans": the share of objects without any
     "What the assigner gives the objects of a batch."
     config, stage = model.config, model.config.second_stage
-    skip = [ignored(t, config.train_difficult) for t in targets]
-    boxes = [upright_boxes(t["boxes"]) if stage and not stage.oriented else t["boxes"] for t in targets]
+    if stage and not stage.oriented:
+        targets = [{**t, "boxes": upright_boxes(t["boxes"])} for t in targets]
     anchors = model.anchor_grid(padded_size(images, model.backbone.multiple))
-    image, anchor = ((told := model.assigner(anchors, boxes, skip).gt_index) >= 0).nonzero(as_tuple=True)
-    learnt = torch.stack([image, told[image, anchor]]).unique(dim=1).shape[1]
-    objects = sum(int((~s).sum()) for s in skip)
+    found = assigned(model.assigner, anchors, targets, config.train_difficult)
+    learnt = torch.stack([found.image, found.object]).unique(dim=1).shape[1]
+    objects = sum(int((~ignored(t, config.train_difficult)).sum()) for t in targets)
     return {
-        "positives": len(anchor) / max(objects, 1),
+        "positives": len(found.anchor) / max(objects, 1),
         "orphans": 1 - learnt / max(objects, 1) if objects else 0.0,
     }
 

@@ -18,6 +18,7 @@ from ..files import replacing
 from ..model.detectors import build_model
 from .checkpoints import Log, load_checkpoint, read_log, save_checkpoint, write_csv
 from .engine import Stop
+from .memory import advice
 from .settings import TrainConfig
 from .trainer import Progress, Trainer, count_samples, restore, run_state, validate
 
@@ -129,7 +130,7 @@ def train(
     "Train a detector. The same seed on the same machine gives the same weights, stopped on the way or not."
     run, out = Trainer(config, device, steps), Path(out)
     log = _open_run(run, out, resume, tensorboard)
-    with Stop() as stop, _bar(run, progress and bool(log)) as bar:
+    with advice(run.config), Stop() as stop, _bar(run, progress and bool(log)) as bar:
         while run.done.epochs < config.epochs:
             bar.set_description(f"epoch {run.done.epochs + 1}/{config.epochs}")
             if _steps(run, out, log, bar, stop):
