@@ -30,7 +30,7 @@ setup(
     packages=[*find_packages(include=[package, package + ".*"]), package + ".notebooks"],
     package_dir={package + ".notebooks": "nbs"},  # the course travels with the package: `atss lab` opens it
     package_data={
-        package + ".notebooks": ["*.ipynb", "*/*.ipynb", "images/*.png"],
+        package + ".notebooks": ["*.ipynb", "course/*.ipynb", "workshop/*/*.ipynb", "images/*.png"],
         package + ".explore": ["*.js", "*.css"],
     },
     python_requires=">=" + settings["min_python"],

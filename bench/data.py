@@ -19,7 +19,7 @@ from PIL import Image
 from torchvision.io import ImageReadMode, decode_image
 
 from atss_nb.data.datasets import DotaDataset, read_image
-from atss_nb.data.formats import read_dota
+from atss_nb.data.dota import read_dota
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared/data"  # real images, where they are at hand

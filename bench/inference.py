@@ -20,10 +20,10 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from atss_nb.data.scenes import make_scene
-from atss_nb.model.detectors import ModelConfig, build_model
-from atss_nb.run.huge import plan_passes
-from atss_nb.run.inference import predict
+from atss_nb.inference.looks import plan_passes
+from atss_nb.inference.predict import predict
+from atss_nb.model.retinanet import ModelConfig, build_model
+from atss_nb.scenes.scenes import make_scene
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = [f"class{k}" for k in range(15)]

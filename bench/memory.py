@@ -16,7 +16,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from atss_nb.run.recipe_table import RECIPES, Recipe
+from atss_nb.recipes.table import RECIPES, Recipe
 
 RESULT = Path(__file__).parent / "results" / "memory.json"
 
@@ -36,10 +36,10 @@ def run_steps(recipe: Recipe) -> dict:
     "Two steps on noise with 100 objects an image: the second one holds the optimiser's momentum, too."
     import torch
 
-    from atss_nb.model.detectors import build_model
-    from atss_nb.run.recipes import train_config
-    from atss_nb.run.settings import best_precision
-    from atss_nb.run.step import make_optimizer, train_step
+    from atss_nb.model.retinanet import build_model
+    from atss_nb.recipes.recipes import train_config
+    from atss_nb.training.settings import best_precision
+    from atss_nb.training.step import make_optimizer, train_step
 
     config = replace(train_config(recipe, ""), precision=best_precision("cpu"))
     model = build_model(recipe.model, len(recipe.data.classes), pretrained=False)

@@ -18,15 +18,15 @@ from pathlib import Path
 import torch
 
 from atss_nb.data.datasets import DetectionDataset, open_dataset
-from atss_nb.data.formats import DOTA_V10_CLASSES
-from atss_nb.data.scenes import write_scenes
+from atss_nb.data.dota import DOTA_V10_CLASSES
+from atss_nb.evaluation.task1 import write_task1
+from atss_nb.inference.predict import predict
 from atss_nb.model.config import ModelConfig
-from atss_nb.run.checkpoints import read_log
-from atss_nb.run.inference import predict
-from atss_nb.run.results import write_task1
-from atss_nb.run.settings import TrainConfig, open_split
-from atss_nb.run.trainer import validate
-from atss_nb.run.training import load_model, train
+from atss_nb.scenes.scenes import write_scenes
+from atss_nb.training.checkpoints import read_log
+from atss_nb.training.loop import load_model, train
+from atss_nb.training.settings import TrainConfig, open_split
+from atss_nb.training.trainer import validate
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "data" / "results"

@@ -16,7 +16,7 @@ from time import process_time
 
 import torch
 
-from atss_nb.model import detectors
+from atss_nb.model import retinanet
 from atss_nb.model.config import ModelConfig
 
 RULES = {
@@ -54,20 +54,20 @@ class Clock:
         return call
 
 
-def watch(model: detectors.RetinaNet, clock: Clock) -> None:
+def watch(model: retinanet.RetinaNet, clock: Clock) -> None:
     "Put the clock on every part of the detector."
     for part, module in (("backbone", model.backbone), ("head", model.head)):
         module.forward = clock.timed(part, module.forward)
     model.anchor_grid = clock.timed("anchors", model.anchor_grid)
     model.matches = clock.timed("assignment", model.matches)
-    detectors.compared = clock.timed("decoding", detectors.compared)
-    detectors.focal_loss = clock.timed("class loss", detectors.focal_loss)
+    retinanet.compared = clock.timed("decoding", retinanet.compared)
+    retinanet.focal_loss = clock.timed("class loss", retinanet.focal_loss)
     name = model.config.box_loss
-    detectors.BOX_LOSSES[name] = clock.timed("box loss", detectors.BOX_LOSSES[name])
-    detectors.detector_losses = clock.timed("all losses", detectors.detector_losses)
+    retinanet.BOX_LOSSES[name] = clock.timed("box loss", retinanet.BOX_LOSSES[name])
+    retinanet.detector_losses = clock.timed("all losses", retinanet.detector_losses)
 
 
-def one_step(model: detectors.RetinaNet, clock: Clock, data: tuple[list, list]) -> dict[str, float]:
+def one_step(model: retinanet.RetinaNet, clock: Clock, data: tuple[list, list]) -> dict[str, float]:
     "The seconds of each part of one step."
     clock.seconds.clear()
     start = process_time()
@@ -82,15 +82,15 @@ def one_step(model: detectors.RetinaNet, clock: Clock, data: tuple[list, list]) 
 
 def measure(rule: dict, side: int, objects: int, repeats: int) -> dict:
     torch.manual_seed(0)
-    originals = {name: getattr(detectors, name) for name in ("compared", "focal_loss", "detector_losses")}
-    losses, clock = dict(detectors.BOX_LOSSES), Clock()
-    model = detectors.build_model(ModelConfig.resnet(50, **rule), num_classes=15, pretrained=False)
+    originals = {name: getattr(retinanet, name) for name in ("compared", "focal_loss", "detector_losses")}
+    losses, clock = dict(retinanet.BOX_LOSSES), Clock()
+    model = retinanet.build_model(ModelConfig.resnet(50, **rule), num_classes=15, pretrained=False)
     watch(model, clock)
     one_step(model, clock, scene(256, objects))  # compile
     steps = [one_step(model, clock, scene(side, objects)) for _ in range(repeats)]
     for name, function in originals.items():
-        setattr(detectors, name, function)
-    detectors.BOX_LOSSES.update(losses)
+        setattr(retinanet, name, function)
+    retinanet.BOX_LOSSES.update(losses)
     parts = {part: median(step[part] for step in steps) for part in steps[0]}
     share = sum(parts[name] for name in OURS) / parts["forward and loss"]
     return {"seconds": parts, "share": share}

@@ -22,9 +22,9 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from atss_nb.data.scenes import write_scenes
-from atss_nb.data.split import plan_split, split
-from atss_nb.data.tiles import STYLES, Tiling
+from atss_nb.scenes.scenes import write_scenes
+from atss_nb.tiles.split import plan_split, split
+from atss_nb.tiles.tiles import STYLES, Tiling
 
 ROOT = Path(__file__).resolve().parent.parent
 DOTA = ROOT.parent / "shared/data/dota"  # real images, where they are at hand

@@ -20,13 +20,13 @@ import torch
 from torch import nn
 
 from atss_nb.data.datasets import read_image
-from atss_nb.data.formats import DOTA_V10_CLASSES
-from atss_nb.data.scenes import write_scenes
-from atss_nb.model.batches import autocast, normalized_batch, send
+from atss_nb.data.dota import DOTA_V10_CLASSES
 from atss_nb.model.config import ModelConfig
-from atss_nb.run.settings import TrainConfig, open_split
-from atss_nb.run.step import train_step
-from atss_nb.run.trainer import Trainer
+from atss_nb.model.targets import autocast, normalized_batch, send
+from atss_nb.scenes.scenes import write_scenes
+from atss_nb.training.settings import TrainConfig, open_split
+from atss_nb.training.step import train_step
+from atss_nb.training.trainer import Trainer
 
 
 def now(device: torch.device) -> float:

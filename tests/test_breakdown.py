@@ -11,14 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atss_nb.data.formats import LabelError
+from atss_nb.cli.main import main
+from atss_nb.data.dota import LabelError
+from atss_nb.evaluation.breakdown import MEASURES, _judged, _weighted_means, analyse, bootstrap, evaluate_by
+from atss_nb.evaluation.errors import ERRORS, as_case, best_f1, confusion_matrix, error_types
+from atss_nb.evaluation.precision import IOU_THRESHOLDS, evaluate
+from atss_nb.evaluation.task1 import Prediction, read_merged, read_results
 from atss_nb.geometry.boxes import hbb2obb, obb2hbb
 from atss_nb.geometry.overlap import box_iou_rotated
-from atss_nb.run.analysis import ERRORS, as_case, best_f1, confusion_matrix, error_types
-from atss_nb.run.breakdown import MEASURES, _judged, _weighted_means, analyse, bootstrap, evaluate_by
-from atss_nb.run.cli import main
-from atss_nb.run.evaluation import IOU_THRESHOLDS, evaluate
-from atss_nb.run.results import Prediction, read_merged, read_results
 
 SET = Path(__file__).parent / "golden/09_eval_noties"
 NAMES = ["a", "b", "c"]

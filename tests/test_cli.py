@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from atss_nb.data.formats import DOTA_V10_CLASSES
-from atss_nb.run.cli import main
+from atss_nb.cli.main import main
+from atss_nb.data.dota import DOTA_V10_CLASSES
 
 
 def run(*words) -> int:
@@ -149,14 +149,14 @@ def test_debug_shows_the_traceback(tmp_path):
 
 
 def test_help_is_light():
-    code = "import sys; from atss_nb.run.cli import parser; parser(); print('torch' in sys.modules)"
+    code = "import sys; from atss_nb.cli.main import parser; parser(); print('torch' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
     )
 
 
 def test_module_is_the_command():
-    command = [sys.executable, "-m", "atss_nb.run.cli", "--version"]
+    command = [sys.executable, "-m", "atss_nb.cli.main", "--version"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("atss_nb ")
 
 
@@ -172,7 +172,7 @@ def test_a_full_gpu_says_how_to_go_on(trained, tmp_path, capsys, monkeypatch):
     def full(*args, **options):
         raise torch.OutOfMemoryError("tried to allocate 64 MiB")
 
-    monkeypatch.setattr("atss_nb.run.trainer.train_step", full)
+    monkeypatch.setattr("atss_nb.training.trainer.train_step", full)
     data = ["--data", trained / "data", "--classes", *DOTA_V10_CLASSES]
     assert run("train", *data, "--out", tmp_path / "run", "--size", 64, "--accumulate", 2) == 1
     said = capsys.readouterr().err

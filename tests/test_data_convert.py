@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from atss_nb.data.convert import LabelledSet, detect_format, fit_to, read_dataset, rename, write_dataset
+from atss_nb.data.dota import Annotation, LabelError, from_objects, read_dota, to_objects
 from atss_nb.data.folders import LabelledImage
-from atss_nb.data.formats import Annotation, LabelError, from_objects, read_dota, to_objects
-from atss_nb.data.labels_json import read_coco, read_labelme
-from atss_nb.data.labels_xml import (
+from atss_nb.data.formats import FORMATS
+from atss_nb.data.json import read_coco, read_labelme
+from atss_nb.data.xml import (
     DIOR_CLASSES,
     HRSC_31_CLASSES,
     read_dior,
@@ -27,7 +28,6 @@ from atss_nb.data.labels_xml import (
     read_rolabelimg,
     write_hrsc,
 )
-from atss_nb.data.layouts import FORMATS
 
 SHARED = Path(__file__).parents[2] / "shared/data"
 W, H = 97, 61  # px; sides that no coordinate divides evenly

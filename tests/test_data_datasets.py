@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from torch.utils.data import DataLoader
 
 from atss_nb.data.datasets import DotaDataset, collate, find_split, read_image
-from atss_nb.data.formats import LabelError, read_dota
+from atss_nb.data.dota import LabelError, read_dota
 from atss_nb.data.transforms import Compose, RandomFlip, RandomQuarterTurn
 from atss_nb.geometry.boxes import obb2poly
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from atss_nb.cli.data import FORMAT_NAMES
+from atss_nb.cli.main import main
 from atss_nb.data.doctor import check_objects, examine, look
+from atss_nb.data.dota import Annotation, read_dota
 from atss_nb.data.folders import LabelledImage
-from atss_nb.data.formats import Annotation, read_dota
-from atss_nb.data.layouts import FORMATS
-from atss_nb.data.scenes import write_scenes
-from atss_nb.run.cli import main
-from atss_nb.run.commands_data import FORMAT_NAMES
+from atss_nb.data.formats import FORMATS
+from atss_nb.scenes.scenes import write_scenes
 
 BOAT = np.array([[20, 20], [60, 30], [57, 42], [17, 32]], float)
 

@@ -10,16 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atss_nb.data.formats import Annotation, LabelError, read_dota, task1_line, write_dota
-from atss_nb.data.merge import batched_nms_polygons, keep_best, merge_results, read_found, tile_from_name
-from atss_nb.data.scenes import write_scenes
-from atss_nb.data.split import split
-from atss_nb.data.tiles import Tiling
+from atss_nb.cli.main import atss
+from atss_nb.data.dota import Annotation, LabelError, read_dota, task1_line, write_dota
+from atss_nb.evaluation.precision import evaluate
+from atss_nb.evaluation.task1 import read_task1
 from atss_nb.geometry.boxes import poly2obb
 from atss_nb.geometry.quads import quad_iou
-from atss_nb.run.cli import atss
-from atss_nb.run.evaluation import evaluate
-from atss_nb.run.results import read_task1
+from atss_nb.scenes.scenes import write_scenes
+from atss_nb.tiles.merge import batched_nms_polygons, keep_best, merge_results, read_found, tile_from_name
+from atss_nb.tiles.split import split
+from atss_nb.tiles.tiles import Tiling
 
 GOLDEN = Path(__file__).parent / "golden/10_merge"
 

@@ -10,8 +10,8 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atss_nb.data.formats import Annotation, read_dota
-from atss_nb.data.tiles import STYLES, Tile, Tiling, make_tiles, tile_objects, window_starts
+from atss_nb.data.dota import Annotation, read_dota
+from atss_nb.tiles.tiles import STYLES, Tile, Tiling, make_tiles, tile_objects, window_starts
 
 GOLDEN = Path(__file__).parent / "golden/10_split"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())

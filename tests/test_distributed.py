@@ -11,19 +11,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from atss_nb.data.formats import DOTA_V10_CLASSES
-from atss_nb.data.scenes import write_scenes
+from atss_nb.data.dota import DOTA_V10_CLASSES
 from atss_nb.model.config import ModelConfig
-from atss_nb.run.checkpoints import load_checkpoint, read_log
-from atss_nb.run.settings import TrainConfig
-from atss_nb.run.training import train
+from atss_nb.scenes.scenes import write_scenes
+from atss_nb.training.checkpoints import load_checkpoint, read_log
+from atss_nb.training.loop import train
+from atss_nb.training.settings import TrainConfig
 
 pytest.importorskip("accelerate")
 
 WORK = """
 import os, sys
-from atss_nb.run import training
-from atss_nb.run.settings import TrainConfig
+from atss_nb.training import loop
+from atss_nb.training.settings import TrainConfig
 training._LOG_EVERY = 1
 rank, dies = int(os.environ["RANK"]), len(sys.argv) > 3
 
@@ -72,7 +72,7 @@ def losses(run) -> torch.Tensor:
 def test_two_processes_follow_one(config, tmp_path, monkeypatch, batch_size, accumulate):
     "Batches of three give one process two images and the other one; an empty image gives a process no positives."
     config = replace(config, batch_size=batch_size)
-    monkeypatch.setattr("atss_nb.run.training._LOG_EVERY", 1)
+    monkeypatch.setattr("atss_nb.training.loop._LOG_EVERY", 1)
     alone = train(config, tmp_path / "alone", progress=False)
     assert launch(replace(config, accumulate=accumulate), tmp_path, 2).wait(240) == 0
     one, two = losses(alone), losses(tmp_path / "run")

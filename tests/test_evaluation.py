@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atss_nb.data.formats import DOTA_V10_CLASSES
+from atss_nb.data.dota import DOTA_V10_CLASSES
+from atss_nb.evaluation.precision import PROTOCOLS, Evaluation, evaluate, match_image
+from atss_nb.evaluation.protocols import compare_protocols
+from atss_nb.evaluation.task1 import read_results
 from atss_nb.geometry.boxes import obb2hbb, obb2poly, poly2obb
 from atss_nb.geometry.overlap import box_iou_rotated
-from atss_nb.run.evaluation import PROTOCOLS, Evaluation, evaluate, match_image
-from atss_nb.run.protocols import compare_protocols
-from atss_nb.run.results import read_results
 
 GOLDEN = Path(__file__).parent / "golden"
 SET = GOLDEN / "09_eval_noties"

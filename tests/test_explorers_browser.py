@@ -47,10 +47,10 @@ BAD |= {f"lost {name}": explorer_code(name).replace("\n\n", "\n\nw = ") + f"\n{L
 
 def record_run(folder: Path) -> None:
     "The diary of an untrained detector, three epochs long."
-    from atss_nb.data.scenes import write_scenes
-    from atss_nb.model.detectors import ModelConfig, build_model
-    from atss_nb.run.demo import watch_image
-    from atss_nb.run.settings import TrainConfig, open_split
+    from atss_nb.cli.demo import watch_image
+    from atss_nb.model.retinanet import ModelConfig, build_model
+    from atss_nb.scenes.scenes import write_scenes
+    from atss_nb.training.settings import TrainConfig, open_split
 
     write_scenes(folder / "data/test", 1, 128, 3)
     config = TrainConfig(str(folder / "data"))
@@ -495,7 +495,7 @@ def test_answers_come_in_order_while_dragging(view):
 
 
 def test_atss_explore_opens_on_the_microscope(opened, tmp_path):
-    command = [sys.executable, "-m", "atss_nb.run.cli", "explore", "--no-browser"]
+    command = [sys.executable, "-m", "atss_nb.cli.main", "explore", "--no-browser"]
     server = subprocess.Popen(command, env=clean_environment(tmp_path), stdout=subprocess.PIPE, text=True)
     try:
         address = server.stdout.readline().split()[-1]

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from atss_nb.cli.main import main
 from atss_nb.geometry.boxes import obb2poly
-from atss_nb.model.batches import normalized_batch
-from atss_nb.model.detectors import ModelConfig, build_model
-from atss_nb.run.checkpoints import save_checkpoint
-from atss_nb.run.cli import main
-from atss_nb.run.runtime import OnnxDetector, decode_image
-from atss_nb.run.settings import TrainConfig
+from atss_nb.inference.runtime import OnnxDetector, decode_image
+from atss_nb.model.retinanet import ModelConfig, build_model
+from atss_nb.model.targets import normalized_batch
+from atss_nb.training.checkpoints import save_checkpoint
+from atss_nb.training.settings import TrainConfig
 
 CLASSES = ["plane", "ship", "vehicle"]
 PARTS = ("onnx", "onnxscript", "onnxruntime")
@@ -93,7 +93,7 @@ def test_the_file_runs_where_pytorch_cannot_be_imported(exported, tmp_path):
     program = """import sys
 sys.modules["torch"] = None
 import numpy as np
-from atss_nb.run.runtime import OnnxDetector
+from atss_nb.inference.runtime import OnnxDetector
 detector = OnnxDetector(sys.argv[1])
 print(*detector.classes, len(detector(np.load(sys.argv[2]))["boxes"]))"""
     words = [sys.executable, "-c", program, str(exported[1]), str(tmp_path / "image.npy")]

@@ -8,14 +8,14 @@ import torch
 from PIL import Image
 from torch import nn
 
+from atss_nb.cli.main import main
 from atss_nb.geometry.overlap import box_iou_rotated
-from atss_nb.model.detectors import ModelConfig, build_model
-from atss_nb.run import huge
-from atss_nb.run.checkpoints import save_checkpoint
-from atss_nb.run.cli import main
-from atss_nb.run.inference import predict
-from atss_nb.run.outputs import read_json
-from atss_nb.run.settings import TrainConfig
+from atss_nb.inference import looks
+from atss_nb.inference.outputs import read_json
+from atss_nb.inference.predict import predict
+from atss_nb.model.retinanet import ModelConfig, build_model
+from atss_nb.training.checkpoints import save_checkpoint
+from atss_nb.training.settings import TrainConfig
 
 WINDOWS = {"window": 128, "overlap": 48}
 
@@ -51,13 +51,13 @@ def night():
 
 def shuffled(monkeypatch, seed: int) -> None:
     "From now on windows come in another order."
-    plan = huge.plan_windows
+    plan = looks.plan_windows
 
     def other(*words):
         windows = plan(*words)
         return [windows[i] for i in np.random.default_rng(seed).permutation(len(windows))]
 
-    monkeypatch.setattr(huge, "plan_windows", other)
+    monkeypatch.setattr(looks, "plan_windows", other)
 
 
 def same(a, b) -> bool:
@@ -114,7 +114,7 @@ def test_only_huge_images_have_windows():
 
 
 def test_what_nobody_wants_to_decode_whole_has_windows(monkeypatch):
-    monkeypatch.setattr(huge, "WHOLE", 100 * 2000)
+    monkeypatch.setattr(looks, "WHOLE", 100 * 2000)
     model, long = Lamps(), torch.zeros(3, 100, 2100)
     predict(model, [long, long[..., :2000]], ["lamp"], size=500)
     assert model.shapes == [[(100, 1024)] * 3, [(25, 500)]]

@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 
+from atss_nb.cli.main import main
 from atss_nb.data.datasets import DotaDataset
-from atss_nb.data.formats import DOTA_V10_CLASSES
-from atss_nb.data.split import split
-from atss_nb.data.tiles import Tiling
-from atss_nb.run.analysis import error_types
-from atss_nb.run.cli import main
-from atss_nb.run.inference import whole_images
+from atss_nb.data.dota import DOTA_V10_CLASSES
+from atss_nb.evaluation.errors import error_types
+from atss_nb.inference.predict import whole_images
+from atss_nb.tiles.split import split
+from atss_nb.tiles.tiles import Tiling
 
 
 def run(*words) -> int:

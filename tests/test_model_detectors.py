@@ -7,10 +7,10 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
+from atss_nb.evaluation.precision import evaluate
 from atss_nb.geometry.boxes import AngleDef, inside_margin, regularize
 from atss_nb.model.config import ModelConfig, SecondStage
-from atss_nb.model.detectors import BOX_LOSSES, build_model
-from atss_nb.run.evaluation import evaluate
+from atss_nb.model.retinanet import BOX_LOSSES, build_model
 
 CLASSES = ["ship", "shed"]
 COARSE = ModelConfig.small(strides=(8, 16, 32, 64))

@@ -11,12 +11,12 @@ import torch
 
 from atss_nb.geometry.boxes import obb2hbb
 from atss_nb.geometry.overlap import box_iou_rotated
-from atss_nb.model import detectors
-from atss_nb.model.batches import match
+from atss_nb.model import retinanet
 from atss_nb.model.config import ModelConfig
-from atss_nb.model.detectors import detect, detector_losses
 from atss_nb.model.heads import HeadOutput, RetinaHead
 from atss_nb.model.losses import centerness
+from atss_nb.model.retinanet import detect, detector_losses
+from atss_nb.model.targets import match
 from atss_nb.samples.anchors import AnchorGrid, Anchors
 from atss_nb.samples.assign import ATSS, MaxIoU
 from atss_nb.samples.coders import DeltaXYWHA
@@ -206,7 +206,7 @@ def losses(peer: Peer, monkeypatch, second_empty: bool = False) -> dict[str, tor
     if peer.paper:  # it measures how central an anchor is in the upright box around the object
         hulls = {"boxes": found.boxes}
         upright([hulls])
-        monkeypatch.setattr(detectors, "centerness", lambda points, boxes: centerness(points, hulls["boxes"]))
+        monkeypatch.setattr(retinanet, "centerness", lambda points, boxes: centerness(points, hulls["boxes"]))
     return detector_losses(peer.outputs(), peer.anchors, found, peer.coder, peer.config)
 
 

@@ -10,12 +10,12 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from atss_nb.model.batches import LateCheck, check_finite
 from atss_nb.model.config import ModelConfig
-from atss_nb.model.detectors import BOX_LOSSES, build_model
-from atss_nb.run.settings import TrainConfig
-from atss_nb.run.step import make_optimizer, train_step
-from atss_nb.run.trainer import _follow, averaged
+from atss_nb.model.retinanet import BOX_LOSSES, build_model
+from atss_nb.model.targets import LateCheck, check_finite
+from atss_nb.training.settings import TrainConfig
+from atss_nb.training.step import make_optimizer, train_step
+from atss_nb.training.trainer import _follow, averaged
 
 aten = torch.ops.aten
 COPIES, LOOKUPS = (aten._to_copy.default, aten.copy_.default), (aten.index.Tensor, aten.index_put_.default)

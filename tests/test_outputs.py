@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atss_nb.data.formats import read_dota
+from atss_nb.cli.images import FORMATS, write_found
+from atss_nb.data.dota import read_dota
+from atss_nb.evaluation.task1 import Prediction, read_task1
 from atss_nb.geometry.boxes import obb2poly
-from atss_nb.run.commands_images import FORMATS, write_found
-from atss_nb.run.outputs import COLUMNS, image_place, read_json, write_csv, write_geojson, write_json
-from atss_nb.run.results import Prediction, read_task1
+from atss_nb.inference.outputs import COLUMNS, image_place, read_json, write_csv, write_geojson, write_json
 
 number = st.floats(-5000, 5000, width=32)
 side = st.floats(1, 500, width=32)

@@ -1,4 +1,4 @@
-"The house: what may import what, and what importing costs."
+"The house: what may import what, in files and in functions, and what importing costs."
 
 import ast
 import subprocess
@@ -8,56 +8,107 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-MODULES = sorted(p for p in (ROOT / "atss_nb").rglob("*.py") if p.name not in ("__init__.py", "_modidx.py"))
-ALLOWED = {
-    "atss_nb": set(),  # files.py: how all rooms write
-    "geometry": {"geometry"},
-    "samples": {"geometry", "samples"},
-    "model": {"geometry", "samples", "model"},
-    "data": {"geometry", "data"},
-    "run": {"geometry", "samples", "model", "data", "run"},
-    "explore": {"geometry", "samples", "model", "data", "run", "explore"},
+PACKAGE = ROOT / "atss_nb"
+MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name not in ("__init__.py", "_modidx.py"))
+# Each package with those it may import besides itself: every arrow points down.
+BELOW = {
+    "core": "",
+    "geometry": "core",
+    "samples": "core geometry",
+    "model": "core geometry samples",
+    "data": "core geometry",
+    "scenes": "core geometry data",
+    "tiles": "core geometry data",
+    "evaluation": "core geometry data tiles",
+    "training": "core geometry samples model data evaluation",
+    "inference": "core geometry samples model data tiles evaluation training",
+    "recipes": "core geometry samples model data scenes tiles evaluation training inference",
+    "plots": "core geometry samples data evaluation inference",
+    "explore": "core geometry samples model data scenes tiles evaluation plots",
+    "cli": "core geometry samples model data scenes tiles evaluation training inference recipes plots explore",
 }
 
-SHOWING = ("cli", "commands_", "demo", "results")  # these draw, when asked to
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+NAMES = {name_of(path): path for path in MODULES}
 
 
 def imports(path: Path) -> set[str]:
-    "Absolute names of the modules that a module imports."
-    package = ("atss_nb", *path.relative_to(ROOT / "atss_nb").parts[:-1])
+    "Absolute names of all that a module imports, at the top and inside functions; `from a import b` gives a and a.b."
+    package = ("atss_nb", *path.relative_to(PACKAGE).parts[:-1])
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
-            found.add(".".join([*base, *filter(None, [node.module])]))
+            source = ".".join([*base, *filter(None, [node.module])])
+            found |= {source, *(f"{source}.{alias.name}" for alias in node.names)}
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: "/".join(p.parts[-2:]))
-def test_arrows_point_down(path):
-    room = path.parent.name
-    allowed = ALLOWED[room] | {"files"} | ({"explore"} if path.name.startswith(SHOWING) else set())
-    used = {name.split(".")[1] for name in imports(path) if name.startswith("atss_nb.")}
-    assert used <= allowed, f"{room} imports {used - allowed}"
-    if room == "explore":
-        assert "atss_nb.run.training" not in imports(path)
+def arrows(path: Path) -> set[str]:
+    "The modules of this package that a module imports."
+    return {name.removeprefix("atss_nb.") for name in imports(path)} & NAMES.keys()
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: "/".join(p.parts[-2:]))
-def test_no_notebook_tools_and_no_plots_outside_explore(path):
-    foreign = {name.split(".")[0] for name in imports(path)}
+GRAPH = {name: arrows(path) for name, path in NAMES.items()}
+by_module = pytest.mark.parametrize("name", NAMES)
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    "Modules that import each other in a ring, or nothing."
+    done: set[str] = set()
+
+    def visit(name: str, way: list[str]) -> list[str]:
+        if name in way:
+            return [*way[way.index(name) :], name]
+        if name in done:
+            return []
+        ring = next(filter(None, (visit(other, [*way, name]) for other in sorted(graph[name]))), [])
+        done.add(name)
+        return ring
+
+    return next(filter(None, (visit(name, []) for name in graph)), [])
+
+
+@by_module
+def test_arrows_point_down(name):
+    room = name.split(".")[0]
+    upward = {other for other in GRAPH[name] if other.split(".")[0] not in {room, *BELOW[room].split()}}
+    assert not upward, f"{name} imports {', '.join(sorted(upward))}; {room} may import {BELOW[room] or 'nothing'}"
+
+
+def test_packages_have_an_order():
+    order = list(BELOW)
+    for room, below in BELOW.items():
+        assert all(order.index(other) < order.index(room) for other in below.split()), room
+
+
+def test_no_file_is_in_a_circle():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert circle(GRAPH) == []
+
+
+@by_module
+def test_no_notebook_tools_and_no_plots_outside_plots(name):
+    foreign = {used.split(".")[0] for used in imports(NAMES[name])}
     assert not foreign & {"nbdev", "fastcore"}
-    if path.parent.name != "explore":
-        assert not foreign & {"matplotlib", "ipywidgets", "IPython"}
+    if name.split(".")[0] not in ("plots", "explore"):
+        assert not foreign & {"matplotlib", "ipywidgets", "anywidget", "IPython"}
+
+
+def test_no_room_is_too_large():
+    lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in NAMES.items()}
+    for room in BELOW:
+        share = sum(n for name, n in lines.items() if name.startswith(room + ".")) / sum(lines.values())
+        assert share <= 0.2, f"{room} holds {share:.0%} of all lines"
 
 
 def test_import_is_light():
     code = "import sys, atss_nb; print([m for m in ('torch', 'numba', 'numpy', 'matplotlib') if m in sys.modules])"
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        == "[]"
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

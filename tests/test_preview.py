@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-import atss_nb.data.windows as windows
-from atss_nb.run.commands_images import draw_prediction, preview
-from atss_nb.run.results import Prediction
+import atss_nb.core.images as windows
+from atss_nb.cli.images import draw_prediction, preview
+from atss_nb.evaluation.task1 import Prediction
 
 
 @pytest.fixture

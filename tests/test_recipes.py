@@ -6,11 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from atss_nb.data.formats import read_dota
-from atss_nb.run.checkpoints import load_checkpoint
-from atss_nb.run.cli import main
-from atss_nb.run.recipe_table import RECIPES
-from atss_nb.run.recipes import (
+from atss_nb.cli.main import main
+from atss_nb.data.dota import read_dota
+from atss_nb.recipes.recipes import (
     find_recipe,
     override,
     recipes,
@@ -19,8 +17,10 @@ from atss_nb.run.recipes import (
     small_version,
     train_config,
 )
-from atss_nb.run.settings import TrainConfig, open_split
-from atss_nb.run.smoke import smoke, write_mock
+from atss_nb.recipes.smoke import smoke, write_mock
+from atss_nb.recipes.table import RECIPES
+from atss_nb.training.checkpoints import load_checkpoint
+from atss_nb.training.settings import TrainConfig, open_split
 
 
 @pytest.mark.parametrize("name", list(RECIPES))

@@ -12,7 +12,8 @@ import torch
 
 matplotlib.use("agg")
 
-from atss_nb.explore.plots import (  # noqa: E402
+from atss_nb.evaluation.precision import evaluate  # noqa: E402
+from atss_nb.plots.images import (  # noqa: E402
     class_style,
     detection_sheet,
     draw_boxes,
@@ -20,8 +21,7 @@ from atss_nb.explore.plots import (  # noqa: E402
     plot_loss_curve,
     show_image,
 )
-from atss_nb.explore.report import write_report  # noqa: E402
-from atss_nb.run.evaluation import evaluate  # noqa: E402
+from atss_nb.plots.report import write_report  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

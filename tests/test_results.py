@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from atss_nb.data.formats import LabelError
-from atss_nb.run.cli import main
-from atss_nb.run.commands_results import PROTOCOL_NAMES
-from atss_nb.run.evaluation import PROTOCOLS
-from atss_nb.run.results import Prediction, read_results, write_task1
+from atss_nb.cli.main import main
+from atss_nb.cli.results import PROTOCOL_NAMES
+from atss_nb.data.dota import LabelError
+from atss_nb.evaluation.precision import PROTOCOLS
+from atss_nb.evaluation.task1 import Prediction, read_results, write_task1
 
 GOLDEN = Path(__file__).parent / "golden"
 SET = GOLDEN / "09_eval_ties"

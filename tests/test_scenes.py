@@ -9,11 +9,11 @@ import pytest
 import shapely
 from PIL import Image
 
-from atss_nb.data import craft, facilities, scenes
-from atss_nb.data.canvas import ASPHALT, Canvas, Frame, Weather, paint
-from atss_nb.data.formats import DOTA_V10_CLASSES, read_dota
-from atss_nb.data.grounds import FLOORS, INSIDE, SHOWN, TINY, World, difficult
-from atss_nb.data.scenes import DIFFICULTIES, Difficulty, make_scene, write_scenes
+from atss_nb.data.dota import DOTA_V10_CLASSES, read_dota
+from atss_nb.scenes import craft, facilities, scenes
+from atss_nb.scenes.canvas import ASPHALT, Canvas, Frame, Weather, paint
+from atss_nb.scenes.grounds import FLOORS, INSIDE, SHOWN, TINY, World, difficult
+from atss_nb.scenes.scenes import DIFFICULTIES, Difficulty, make_scene, write_scenes
 
 COLOUR = np.array((90, 90, 90))
 OBJECTS = {

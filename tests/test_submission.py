@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from atss_nb.data.formats import LabelError
-from atss_nb.run.cli import main
-from atss_nb.run.submission import check_submission, dota_classes, read_submission, write_submission
+from atss_nb.cli.main import main
+from atss_nb.data.dota import LabelError
+from atss_nb.evaluation.submission import check_submission, dota_classes, read_submission, write_submission
 
 GOLDEN = Path(__file__).parent / "golden/09_eval_noties"
 GOOD = "a 0.123456789012345 0 0 20 0 20 10 0 10\n"

@@ -11,13 +11,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from atss_nb.data.formats import DOTA_V10_CLASSES
-from atss_nb.data.scenes import write_scenes
+from atss_nb.data.dota import DOTA_V10_CLASSES
 from atss_nb.model.config import ModelConfig
-from atss_nb.run.checkpoints import load_checkpoint, read_log
-from atss_nb.run.settings import TrainConfig
-from atss_nb.run.trainer import Trainer, count_samples, make_loader, restore, run_state
-from atss_nb.run.training import load_model, train
+from atss_nb.scenes.scenes import write_scenes
+from atss_nb.training.checkpoints import load_checkpoint, read_log
+from atss_nb.training.loop import load_model, train
+from atss_nb.training.settings import TrainConfig
+from atss_nb.training.trainer import Trainer, count_samples, make_loader, restore, run_state
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,8 @@ def same(run, other) -> bool:
 
 STEP_BY_STEP = """
 import sys
-from atss_nb.run import training
-from atss_nb.run.settings import TrainConfig
+from atss_nb.training import loop
+from atss_nb.training.settings import TrainConfig
 training._LOG_EVERY = 1
 print("ready", flush=True)
 training.train(TrainConfig.from_json(open(sys.argv[1]).read()), sys.argv[2], progress=False, resume=True)
@@ -229,8 +229,8 @@ def test_the_log_reaches_tensorboard_and_a_table(config, tmp_path):
 
 def test_counted_samples_are_those_of_the_assigner(config):
     from atss_nb.data.datasets import collate
-    from atss_nb.model.detectors import build_model
-    from atss_nb.run.settings import open_split
+    from atss_nb.model.retinanet import build_model
+    from atss_nb.training.settings import open_split
 
     data, model = open_split(config, "train"), build_model(config.model, 15)
     images, targets = collate([data[i] for i in range(4)])

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from atss_nb.data.formats import DOTA_V10_CLASSES
-from atss_nb.data.scenes import write_scenes
+from atss_nb.data.dota import DOTA_V10_CLASSES
 from atss_nb.model.config import ModelConfig
-from atss_nb.run.checkpoints import load_checkpoint, read_log
-from atss_nb.run.settings import TrainConfig
-from atss_nb.run.trainer import Trainer, run_state
-from atss_nb.run.training import train
+from atss_nb.scenes.scenes import write_scenes
+from atss_nb.training.checkpoints import load_checkpoint, read_log
+from atss_nb.training.loop import train
+from atss_nb.training.settings import TrainConfig
+from atss_nb.training.trainer import Trainer, run_state
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that PyTorch can use")
 
@@ -31,7 +31,7 @@ def losses(run) -> list[float]:
 
 
 def test_the_losses_are_those_of_the_cpu(config, tmp_path, monkeypatch):
-    monkeypatch.setattr("atss_nb.run.training._LOG_EVERY", 1)
+    monkeypatch.setattr("atss_nb.training.loop._LOG_EVERY", 1)
     cpu, gpu = (losses(train(config, tmp_path / d, d, progress=False)) for d in ("cpu", "cuda"))
     assert gpu == pytest.approx(cpu, rel=0.02)
 
