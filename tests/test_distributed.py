@@ -24,18 +24,18 @@ WORK = """
 import os, sys
 from atss_nb.training import loop
 from atss_nb.training.settings import TrainConfig
-training._LOG_EVERY = 1
+loop._LOG_EVERY = 1
 rank, dies = int(os.environ["RANK"]), len(sys.argv) > 3
 
 def watch(model, epoch):
     print("epoch", epoch, flush=True)
 
-class Dying(training.Stop):
+class Dying(loop.Stop):
     asked = property(lambda self: os._exit(9) if dies and rank == 1 else self.wish, lambda self, value: setattr(self, "wish", value))
     wish = False
 
-training.Stop = Dying
-training.train(TrainConfig.from_json(open(sys.argv[1]).read()), sys.argv[2], progress=False, resume=True, watch=watch)
+loop.Stop = Dying
+loop.train(TrainConfig.from_json(open(sys.argv[1]).read()), sys.argv[2], progress=False, resume=True, watch=watch)
 """
 
 
