@@ -24,18 +24,18 @@ WORK = """
 import os, sys
 from atss_nb.training import loop
 from atss_nb.training.settings import TrainConfig
-loop._LOG_EVERY = 1
+training._LOG_EVERY = 1
 rank, dies = int(os.environ["RANK"]), len(sys.argv) > 3
 
 def watch(model, epoch):
     print("epoch", epoch, flush=True)
 
-class Dying(loop.Stop):
+class Dying(training.Stop):
     asked = property(lambda self: os._exit(9) if dies and rank == 1 else self.wish, lambda self, value: setattr(self, "wish", value))
     wish = False
 
-loop.Stop = Dying
-loop.train(TrainConfig.from_json(open(sys.argv[1]).read()), sys.argv[2], progress=False, resume=True, watch=watch)
+training.Stop = Dying
+training.train(TrainConfig.from_json(open(sys.argv[1]).read()), sys.argv[2], progress=False, resume=True, watch=watch)
 """
 
 

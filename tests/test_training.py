@@ -52,9 +52,9 @@ STEP_BY_STEP = """
 import sys
 from atss_nb.training import loop
 from atss_nb.training.settings import TrainConfig
-loop._LOG_EVERY = 1
+training._LOG_EVERY = 1
 print("ready", flush=True)
-loop.train(TrainConfig.from_json(open(sys.argv[1]).read()), sys.argv[2], progress=False, resume=True)
+training.train(TrainConfig.from_json(open(sys.argv[1]).read()), sys.argv[2], progress=False, resume=True)
 """
 
 
