@@ -22,7 +22,8 @@ from ..data.datasets import DotaDataset
 from ..evaluation.breakdown import Analysis, analyse
 from ..evaluation.errors import Case, as_case
 from ..evaluation.precision import rules
-from ..inference.predict import detect, predict_dataset, whole_images
+from ..inference.predict import whole_images
+from ..model.detect import detect, predict_dataset
 from ..model.retinanet import ModelConfig
 from ..plots.analysis import analysis_sections, interval_facts
 from ..plots.images import detection_sheet, plot_assignment, show_image

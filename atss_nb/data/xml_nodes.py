@@ -16,8 +16,8 @@ from xml.sax.handler import ContentHandler
 import defusedxml.sax
 from defusedxml import DefusedXmlException
 
-from ..core.files import replacing
-from .dota import as_number, plain, wrong
+from ..core.errors import wrong
+from ..core.files import as_number, plain, replacing
 
 
 @dataclass

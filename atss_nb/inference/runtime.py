@@ -112,7 +112,7 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 def decode_image(
     said: Sequence[np.ndarray], size: tuple[int, int], padded: tuple[int, int], config: dict
 ) -> dict[str, np.ndarray]:
-    """Predictions of one image out of the raw numbers: `detect` of lesson 13 without PyTorch.
+    """Predictions of one image out of the raw numbers: `postprocess` of lesson 13 without PyTorch.
 
     Args:
         said: logits (N, K), deltas (N, 5), perhaps centerness (N,) of one image

@@ -26,7 +26,7 @@ class TrainConfig:
     """Everything that decides a run, apart from the machine.
 
     Attributes:
-        data: a data set in one of the formats of data.layouts
+        data: a data set in one of the formats of data.formats
         format: of the data: a name in layouts.FORMATS; "": what the folder looks like
         classes: empty: the names in the training labels
         keep_empty: train on images without objects, too
