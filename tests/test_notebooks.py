@@ -181,13 +181,11 @@ def test_contents_list_every_notebook_once(path):
 
 
 @each(PAGES)
-def test_imports_that_are_shown_work(path):
-    for module, names in re.findall(r"^ *from (atss_nb\S*) import ([\w, ]+)$", prose(path), re.M):
-        file = ROOT.joinpath(*module.split("."))
-        source = (file / "__init__.py" if file.is_dir() else file.with_suffix(".py")).read_text(
-            encoding="utf-8"
-        )
+def test_modules_that_are_named_exist(path):
+    for name in re.findall(r"\batss_nb((?:\.\w+)+)", prose(path)):
+        room, module, *_ = [*name[1:].split("."), ""]
+        assert not module or (ROOT / "atss_nb" / room / f"{module}.py").exists(), f"there is no atss_nb{name}"
+    for module, names in re.findall(r"^ *from atss_nb\.([\w.]+) import ([\w, ]+)$", prose(path), re.M):
+        source = (ROOT / "atss_nb" / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8")
         for name in re.split(r", *", names):
-            assert re.search(rf"\b{name}\b", source) or (file / f"{name}.py").exists(), (
-                f"{module} has no {name}"
-            )
+            assert re.search(rf"\b{name}\b", source), f"{module} has no {name}"
