@@ -20,7 +20,6 @@ from pathlib import Path
 from .. import __version__
 from .data import DATA_COMMANDS
 from .images import IMAGE_COMMANDS, image_paths
-from .recipes import RECIPE_COMMANDS
 from .results import RESULT_COMMANDS
 from .runs import RUN_COMMANDS
 
@@ -114,7 +113,6 @@ COMMANDS = {
     **DATA_COMMANDS,
     **RUN_COMMANDS,
     **IMAGE_COMMANDS,
-    **RECIPE_COMMANDS,
     **RESULT_COMMANDS,
 }
 
@@ -160,7 +158,3 @@ def atss(*words: object) -> tuple[int, str]:  # exit code, what was printed
         except SystemExit as leave:  # argparse leaves this way
             code = leave.code
     return code, text.getvalue()
-
-# %% ../../nbs/workshop/cli/1_main.ipynb #1e3dbc24
-if __name__ == "__main__" and __spec__:  # python -m, not a notebook
-    sys.exit(main())
