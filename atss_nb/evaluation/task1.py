@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.errors import LabelError
 from ..core.files import replacing
-from ..data.dota import DOTA_V20_CLASSES, LabelError, parse_task1, read_dota, task1_line
+from ..data.dota import DOTA_V20_CLASSES, parse_task1, read_dota, task1_line
 from .errors import Case
 from .matching import Rows
 from .precision import IOU_THRESHOLDS, Evaluation, evaluate_rows
