@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from .results import score_run
 from ..core.files import replacing
 from ..data.datasets import DotaDataset
-from ..inference.predict import detect
+from ..model.detect import detect
 from ..model.retinanet import ModelConfig
 from ..scenes.scenes import write_scenes
 from ..training.checkpoints import Log, load_checkpoint

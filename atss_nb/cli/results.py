@@ -67,7 +67,7 @@ def score_run(
     "Score a split; write <split>.json and report.html into the run folder."
     from atss_nb.evaluation.breakdown import analyse
     from atss_nb.evaluation.precision import rules
-    from atss_nb.inference.predict import predict_dataset
+    from atss_nb.model.detect import predict_dataset
     from atss_nb.training.loop import load_model
     from atss_nb.training.settings import open_split
 
