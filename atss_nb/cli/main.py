@@ -18,7 +18,6 @@ from pathlib import Path
 from .. import __version__
 from .data import DATA_COMMANDS
 from .images import IMAGE_COMMANDS, image_paths
-from .recipes import RECIPE_COMMANDS
 from .results import RESULT_COMMANDS
 from .runs import RUN_COMMANDS
 
@@ -115,7 +114,6 @@ COMMANDS = {
     **DATA_COMMANDS,
     **RUN_COMMANDS,
     **IMAGE_COMMANDS,
-    **RECIPE_COMMANDS,
     **RESULT_COMMANDS,
 }
 
@@ -170,7 +168,3 @@ def atss(*words: object) -> tuple[int, str]:
         except SystemExit as leave:  # argparse leaves this way
             code = leave.code
     return code, text.getvalue()
-
-
-if __name__ == "__main__" and __spec__:  # python -m, not a notebook
-    sys.exit(main())
