@@ -180,13 +180,13 @@ def from_frame(cls, frame, classes: Sequence[str] | None = None, **fields):
         classes: names by label; None: as they come
         **fields: what else is known, as in `Detections`
     """
-    images, scores = frame["image_id"].unique().tolist(), frame["score"].to_numpy(np.float64)
+    images, scores = frame["image_id"].unique().tolist(), frame["score"].to_numpy(np.float64, copy=True)
     if len(images) > 1:
         raise ValueError(
             f"the table holds {len(images)} images; expected one, as groupby('image_id') gives them"
         )
     known = {"image_id": images[0] if images else "", "scores": None if np.isnan(scores).all() else scores}
-    polygons, boxes = (frame[list(names)].to_numpy(np.float64) for names in (_CORNERS, _BOX))
+    polygons, boxes = (frame[list(names)].to_numpy(np.float64, copy=True) for names in (_CORNERS, _BOX))
     return cls.from_polygons(polygons, frame["class"].tolist(), classes, boxes=boxes, **(known | fields))
 
 
