@@ -11,7 +11,7 @@ import glob
 from dataclasses import replace
 from pathlib import Path
 
-from .runs import DEVICE, choose_device
+from .runs import DEVICE
 
 # %% ../../nbs/workshop/cli/4_images.ipynb #1d85fbbf
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
@@ -105,6 +105,7 @@ def write_found(
 # %% ../../nbs/workshop/cli/4_images.ipynb #ab6b8c8c
 def _predict(args: argparse.Namespace) -> None:
     "Find objects on images; write files of results and drawn pictures."
+    from atss_nb.core.devices import choose_device
     from atss_nb.evaluation.task1 import check_image_ids
     from atss_nb.inference.outputs import image_place
     from atss_nb.training.loop import load_model

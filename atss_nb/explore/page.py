@@ -23,6 +23,8 @@ import nbformat
 from jupyter_client import BlockingKernelClient, find_connection_file
 from nbformat.sign import NotebookNotary
 
+from ..core.options import choose
+
 # %% ../../nbs/workshop/explore/6_page.ipynb #33050d07
 # word of the command -> module below atss_nb.explore, class
 EXPLORERS = {
@@ -44,11 +46,9 @@ def explorer_code(
     given: str | Path | None = None,  # an image for the microscope, a run folder for the player
 ) -> str:
     "The cell that shows an explorer. Raises `ValueError` where the word is unknown or wants something else."
-    if word not in EXPLORERS:
-        raise ValueError(f"no explorer {word!r}: expected one of {', '.join(EXPLORERS)}")
+    module, kind = choose(EXPLORERS, word, "explorer")
     if given is not None and word not in ("microscope", "player"):
         raise ValueError(f"the explorer {word!r} shows no image and no run")
-    module, kind = EXPLORERS[word]
     path = "" if given is None else repr(str(given))
     return f"from atss_nb.explore.{module} import {kind}\n\n{kind}({path})"
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ..core.devices import autocast
+from ..core.options import choose
 from ..data.transforms import fit_scale
 from ..evaluation.task1 import Prediction, ResultFiles, read_merged, read_task1, write_task1
 from ..geometry.boxes import scale_boxes
@@ -27,8 +29,6 @@ from atss_nb.inference.looks import (
     plan_passes,
     size_of,
 )
-from ..model.backbones import choose
-from ..model.targets import autocast
 
 # %% ../../nbs/course/30_inference.ipynb #3085e14c
 @torch.no_grad()

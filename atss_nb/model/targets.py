@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['padded_size', 'pad_images', 'colours', 'normalized_batch', 'check_images', 'check_targets', 'Matches', 'match',
-           'ignored', 'assigned', 'at_least_one', 'send', 'to_device', 'autocast', 'check_finite', 'LateCheck']
+           'ignored', 'assigned', 'at_least_one', 'check_finite', 'LateCheck']
 
 # %% ../../nbs/workshop/model/2_targets.ipynb #c2a5380b
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from math import ceil
 from typing import NamedTuple
@@ -134,32 +133,6 @@ def assigned(
 def at_least_one(count: Tensor) -> Tensor:
     "What a sum over the positives is divided by, where there may be none."
     return count.clamp(min=1)
-
-# %% ../../nbs/workshop/model/2_targets.ipynb #236f2902
-def send(x: Tensor, device: torch.device | str) -> Tensor:
-    "A tensor on a device; the host does not wait for it to get there."
-    device = torch.device(device)
-    if x.device.type != "cpu" or device.type == "cpu":
-        return x.to(device)
-    return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
-
-
-def to_device(
-    images: Sequence[Tensor],
-    targets: Sequence[dict],  # of tensors and other things
-    device: torch.device | str,
-) -> tuple[list[Tensor], list[dict]]:  # the same tensors where they are there already
-    "A batch on the device of the model."
-    sent = [{k: send(v, device) if isinstance(v, Tensor) else v for k, v in t.items()} for t in targets]
-    return [send(image, device) for image in images], sent
-
-# %% ../../nbs/workshop/model/2_targets.ipynb #d1edb18e
-def autocast(device: torch.device | str, precision: str) -> AbstractContextManager:
-    "While it is open, networks compute in bfloat16 or float16; with any other precision, as they are."
-    kind, half = torch.device(device).type, precision in ("bfloat16", "float16")
-    if not half and not torch.amp.is_autocast_available(kind):
-        return nullcontext()
-    return torch.autocast(kind, getattr(torch, precision) if half else None, enabled=half)
 
 # %% ../../nbs/workshop/model/2_targets.ipynb #bbd9f18c
 def _finite_rows(values: Tensor) -> Tensor:  # (B, ...) -> (B,) bool

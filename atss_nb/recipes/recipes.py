@@ -16,11 +16,11 @@ from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 
 from ..core.files import replacing
+from ..core.options import choose
 from ..data.folders import find_split
 from ..evaluation.errors import Case, as_case
 from ..evaluation.precision import Evaluation, evaluate_rows
 from ..inference.predict import predict_dataset, whole_images
-from ..model.backbones import choose
 from .table import RECIPES, Recipe
 from ..tiles.split import split
 from ..training.loop import load_model, train
