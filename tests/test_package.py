@@ -79,7 +79,9 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
 def test_arrows_point_down(name):
     room = name.split(".")[0]
     upward = {other for other in GRAPH[name] if other.split(".")[0] not in {room, *BELOW[room].split()}}
-    assert not upward, f"{name} imports {', '.join(sorted(upward))}; {room} may import {BELOW[room] or 'nothing'}"
+    assert not upward, (
+        f"{name} imports {', '.join(sorted(upward))}; {room} may import {BELOW[room] or 'nothing'}"
+    )
 
 
 def test_packages_have_an_order():

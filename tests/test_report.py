@@ -12,7 +12,7 @@ import torch
 
 matplotlib.use("agg")
 
-from atss_nb.evaluation.precision import evaluate  # noqa: E402
+from atss_nb.evaluation.evaluate import evaluate  # noqa: E402
 from atss_nb.plots.images import (  # noqa: E402
     class_style,
     detection_sheet,

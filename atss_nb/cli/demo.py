@@ -22,8 +22,8 @@ from torch.utils.data import Dataset
 from ..core.files import replacing
 from ..data.datasets import DotaDataset
 from ..evaluation.breakdown import Analysis, analyse
-from ..evaluation.errors import Case, as_case
-from ..evaluation.precision import rules
+from ..evaluation.evaluate import choose_protocol
+from ..evaluation.matching import Case, as_case
 from ..inference.predict import detect, predict_dataset, whole_images
 from ..model.retinanet import ModelConfig
 from ..plots.analysis import analysis_sections, interval_facts
@@ -86,7 +86,7 @@ def score_run(
 ) -> dict:  # the metrics, as written to <split>.json
     "Score a split; write <split>.json and report.html into the run folder."
     run, started = Path(run), time.perf_counter()
-    rules(protocol, metric)
+    choose_protocol(protocol, metric)
     model, config, classes = load_model(run)
     dataset = open_split(replace(config, data=data or config.data, classes=tuple(classes)), split)
     predictions, targets = predict_dataset(model.to(device), dataset, config.batch_size, progress=True)

@@ -21,7 +21,7 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from ..core.files import replacing
-from ..evaluation.precision import Evaluation, match_image
+from ..evaluation.evaluate import Evaluation, match_image
 from ..geometry.boxes import obb2poly
 from ..inference.predict import Prediction
 

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Subset
 
 from ..data.datasets import DetectionDataset, collate, repeat_factors
 from ..data.folders import NoSuchSplit
-from ..evaluation.precision import Evaluation, evaluate
+from ..evaluation.evaluate import Evaluation, evaluate
 from ..inference.predict import predict_dataset
 from ..model.faster_rcnn import upright_boxes
 from ..model.retinanet import build_model
