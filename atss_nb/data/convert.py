@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .dota import FORMATS, Annotation, Format, LabelError, check_classes
+from .dota import Annotation, LabelError, check_classes
 from .folders import LabelledImage, image_size, listing, summary
+from .formats import FORMATS, Format
 from .xml import rectangle
 
 # %% ../../nbs/workshop/data/8_convert.ipynb #86838ada

@@ -28,7 +28,7 @@ _CHOICES = {
 class TrainConfig:
     "Everything that decides a run, apart from the machine."
 
-    data: str  # a data set in one of the formats of data.layouts
+    data: str  # a data set in one of the formats of data.formats
     model: ModelConfig = field(default_factory=ModelConfig)
     format: str = ""  # of the data: a name in layouts.FORMATS; "": what the folder looks like
     classes: tuple[str, ...] = ()  # empty: the names in the training labels
