@@ -84,7 +84,7 @@ def evaluate_by(
 def _inside(values: np.ndarray, low: float, high: float) -> np.ndarray:  # bool
     return (values >= low) & (values < high)
 
-
+# %% ../../nbs/course/27_how_sure.ipynb #536e95df
 def _bin(matching: _Matching, det_inside: np.ndarray, gt_inside: np.ndarray) -> Evaluation:
     "Objects and false positives outside are ignored; classes without objects inside have no number."
     ignored = matching.matched.ignored | ~gt_inside
@@ -115,7 +115,7 @@ def bootstrap(
     columns = {"AP50": thresholds == 0.5, "AP75": thresholds == 0.75, "mAP": thresholds > 0}
     return {name: ends for name, some in columns.items() if (ends := _middle(table[:, some], level))}
 
-
+# %% ../../nbs/course/27_how_sure.ipynb #32833106
 def _middle(values: np.ndarray, level: float) -> tuple[float, float] | None:  # values: (samples, thresholds)
     "Where the middle share of the samples lies; None where there is no number."
     means = values.mean(1) if values.size else np.zeros(0)
@@ -147,7 +147,7 @@ def _weighted_aps(outcomes: np.ndarray, weight: np.ndarray, positives: int, metr
     curves = zip(hits / positives, hits / np.maximum(counted, 1), strict=True)
     return [average_precision(recall, precision, metric) for recall, precision in curves]
 
-
+# %% ../../nbs/course/27_how_sure.ipynb #3d90fbac
 def _zeros(matching: _Matching) -> int:
     "How many classes without any object the protocol takes into the mean, as 0."
     if not matching.protocol.all_classes:

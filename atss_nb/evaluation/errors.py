@@ -58,7 +58,7 @@ def _kinds(
     explained[other_gt[kinds == 1]] = True
     return kinds, explained
 
-
+# %% ../../nbs/course/26_errors.ipynb #cc92d33d
 def _gains(
     case: Case,
     matched: Matched,
@@ -125,7 +125,7 @@ def best_f1(
     "Where to cut each class's list so that F1 is largest, at the evaluation's first threshold."
     return {name: _best_cut(curve) for name, curve in evaluation.curves.items()}
 
-
+# %% ../../nbs/course/26_errors.ipynb #40b2d002
 def _best_cut(curve: Curve) -> dict[str, float] | None:
     f1 = 2 * curve.recall * curve.precision / np.maximum(curve.recall + curve.precision, 1e-12)
     if not f1.any():

@@ -104,7 +104,7 @@ def _mean(values) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
-
+# %% ../../nbs/workshop/evaluation/1_evaluate.ipynb #f08db22f
 def _three_digits(value: float | None) -> str:
     return f"{'-':>7}" if value is None else f"{value:7.3f}"
 
@@ -140,7 +140,7 @@ def _score_class(
     }
     return ClassScore(ap, counts, next(iter(curves.values())), positives)
 
-
+# %% ../../nbs/workshop/evaluation/1_evaluate.ipynb #3170fab2
 def _without_objects(protocol: Protocol, detections: int) -> float | None:
     "What a protocol says of a class with no object to find: DOTA's kit compares 0 / 0 with eleven rungs."
     zero = not protocol.all_classes or (protocol.metric == "voc07" and detections > 0)
@@ -187,10 +187,17 @@ def evaluate_matched(
     }
     return _collected(scores, case, protocol)
 
-
+# %% ../../nbs/workshop/evaluation/1_evaluate.ipynb #d293056a
 def _collected(scores: dict[str, ClassScore], case: Case, protocol: Protocol) -> Evaluation:
-    columns = ({name: score[i] for name, score in scores.items()} for i in range(4))
-    return Evaluation(protocol.metric, protocol.name, *columns, case.images)
+    return Evaluation(
+        protocol.metric,
+        protocol.name,
+        {name: score.ap for name, score in scores.items()},
+        {name: score.counts for name, score in scores.items()},
+        {name: score.curve for name, score in scores.items()},
+        {name: score.positives for name, score in scores.items()},
+        case.images,
+    )
 
 # %% ../../nbs/workshop/evaluation/1_evaluate.ipynb #1e4f6f2a
 def match_image(
