@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atss_nb.cli.main import main
-from atss_nb.data.dota import LabelError
+from atss_nb.core.errors import LabelError
 from atss_nb.evaluation.breakdown import MEASURES, _matching, _weighted_means, analyse, bootstrap, evaluate_by
 from atss_nb.evaluation.errors import ERRORS, best_f1, confusion_matrix, error_types
 from atss_nb.evaluation.evaluate import IOU_THRESHOLDS, evaluate

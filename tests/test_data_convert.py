@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from atss_nb.core.errors import LabelError
 from atss_nb.data.convert import LabelledSet, detect_format, fit_to, read_dataset, rename, write_dataset
-from atss_nb.data.dota import Annotation, LabelError, from_objects, read_dota, to_objects
+from atss_nb.data.dota import Annotation, from_objects, read_dota, to_objects
 from atss_nb.data.folders import LabelledImage
 from atss_nb.data.formats import FORMATS
 from atss_nb.data.json import read_coco, read_labelme

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from atss_nb.core.errors import LabelError
 from atss_nb.core.images import ScaledImage, SlidingBand, TiledImage, WholeImage, image_size, open_image
-from atss_nb.data.dota import Annotation, LabelError, read_dota, write_dota
+from atss_nb.data.dota import Annotation, read_dota, write_dota
 from atss_nb.scenes.scenes import write_scenes
 from atss_nb.tiles.split import plan_split, split
 from atss_nb.tiles.tiles import STYLES, Tiling

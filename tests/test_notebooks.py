@@ -75,11 +75,10 @@ def test_cells_are_small(path):
 
 
 @by_lesson
-def test_prose_pictures_and_tests(path):
+def test_prose_and_tests(path):
     code = cells(path, "code")
     words = sum(len(cell["source"].split()) for cell in cells(path, "markdown"))
     assert 2.5 <= words / sum(map(code_lines, code)) <= 8, "three to six words of prose for a line of code"
-    assert pictures(path) >= len(code) // 15, "a picture every few cells"
     checks = [
         cell
         for cell in code
@@ -87,8 +86,13 @@ def test_prose_pictures_and_tests(path):
         and re.search(r"^\s*(assert |test_\w+\()", cell["source"], re.M)
     ]
     assert len(checks) >= 6, "what a notebook says, it checks"
-    if path.parent.name == "course":
-        assert any("#| exercise" in cell["source"] for cell in code), "lessons have exercises, with a stub"
+
+
+@pytest.mark.parametrize("path", [p for p in LESSONS if p.parent.name == "course"], ids=lambda p: p.stem)
+def test_a_lesson_has_pictures_and_exercises(path):
+    code = cells(path, "code")
+    assert pictures(path) >= len(code) // 15, "a picture every few cells"
+    assert any("#| exercise" in cell["source"] for cell in code), "exercises, with a stub"
 
 
 @by_lesson

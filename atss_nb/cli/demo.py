@@ -24,7 +24,8 @@ from ..data.datasets import DotaDataset
 from ..evaluation.breakdown import Analysis, analyse
 from ..evaluation.evaluate import choose_protocol
 from ..evaluation.matching import Case, as_case
-from ..inference.predict import detect, predict_dataset, whole_images
+from ..inference.predict import whole_images
+from ..model.detect import detect, predict_dataset
 from ..model.retinanet import ModelConfig
 from ..plots.analysis import analysis_sections, interval_facts
 from ..plots.images import detection_sheet, plot_assignment, show_image

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .dota import Annotation, LabelError, check_classes
-from .folders import LabelledImage, image_size, listing, summary
+from ..core.errors import LabelError, listing, summary
+from .dota import Annotation, check_classes
+from .folders import LabelledImage, image_size
 from .formats import FORMATS, Format
 from .xml import rectangle
 

@@ -16,9 +16,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..core.errors import LabelError, collecting, summary
 from .convert import detect_format, read_dataset
-from .dota import Annotation, LabelError, collecting, read_dota
-from .folders import LabelledImage, NoSuchSplit, find_split, pair_folder, summary
+from .dota import Annotation, read_dota
+from .folders import LabelledImage, NoSuchSplit, find_split, pair_folder
 from ..geometry.boxes import AngleDef, poly2obb
 
 # %% ../../nbs/course/18_datasets.ipynb #e93af16c

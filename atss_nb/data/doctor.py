@@ -18,8 +18,11 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ..core.errors import summary
+from ..core.files import fingerprint
+from ..core.images import upright_size
 from .convert import LabelledSet, read_dataset
-from .folders import LabelledImage, fingerprint, open_image, summary, upright_size
+from .folders import LabelledImage, open_image
 from ..geometry.boxes import poly2obb
 from ..geometry.overlap import box_iou_rotated
 

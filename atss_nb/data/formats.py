@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ..core.errors import collecting, listing
 from ..core.files import replacing
 from atss_nb.data.dota import (
     check_name,
-    collecting,
     from_objects,
     parse_task1,
     read_dota,
@@ -31,7 +31,6 @@ from atss_nb.data.folders import (
     by_split,
     find_yaml,
     image_size,
-    listing,
     side_by_side,
     split_folders,
 )

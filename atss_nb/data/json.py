@@ -13,18 +13,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..core.files import replacing
+from ..core.errors import collecting, wrong
+from ..core.files import as_number, read_text, replacing
 from atss_nb.data.dota import (
     Annotation,
-    as_number,
     check_classes,
     check_name,
-    collecting,
     from_objects,
     parse_difficulty,
-    read_text,
     to_objects,
-    wrong,
 )
 from ..geometry.boxes import obb2poly, poly2obb
 

@@ -16,16 +16,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..core.errors import collecting, wrong
 from atss_nb.data.dota import (
     Annotation,
     check_classes,
     check_name,
-    collecting,
     from_objects,
     parse_corners,
     parse_difficulty,
     to_objects,
-    wrong,
 )
 from .xml_nodes import Node, child, grow, leaves, number, read_xml, write_xml
 from ..geometry.boxes import obb2poly, poly2obb

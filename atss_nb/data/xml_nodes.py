@@ -18,8 +18,8 @@ from xml.sax.handler import ContentHandler
 import defusedxml.sax
 from defusedxml import DefusedXmlException
 
-from ..core.files import replacing
-from .dota import as_number, plain, wrong
+from ..core.errors import wrong
+from ..core.files import as_number, plain, replacing
 
 # %% ../../nbs/workshop/data/2_xml_nodes.ipynb #815ea561
 @dataclass

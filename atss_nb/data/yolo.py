@@ -12,19 +12,9 @@ from pathlib import Path
 
 import yaml
 
-from ..core.files import replacing
-from atss_nb.data.dota import (
-    Annotation,
-    as_number,
-    check_classes,
-    check_name,
-    collecting,
-    from_objects,
-    parse_corners,
-    read_text,
-    to_objects,
-    wrong,
-)
+from ..core.errors import collecting, wrong
+from ..core.files import as_number, read_text, replacing
+from .dota import Annotation, check_classes, check_name, from_objects, parse_corners, to_objects
 
 # %% ../../nbs/workshop/data/5_yolo.ipynb #bbdeb1e6
 def read_data_yaml(

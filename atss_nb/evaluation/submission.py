@@ -14,15 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.errors import LabelError
 from ..core.files import replacing
-from atss_nb.data.dota import (
-    DOTA_V10_CLASSES,
-    DOTA_V15_CLASSES,
-    DOTA_V20_CLASSES,
-    LabelError,
-    parse_task1,
-    task1_line,
-)
+from ..data.dota import DOTA_V10_CLASSES, DOTA_V15_CLASSES, DOTA_V20_CLASSES, parse_task1, task1_line
 from .task1 import read_image_ids, task1_files
 from ..geometry.quads import quad_iou
 

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.errors import LabelError
 from ..core.files import replacing
-from ..data.dota import DOTA_V20_CLASSES, LabelError, parse_task1, read_dota, task1_line
+from ..data.dota import DOTA_V20_CLASSES, parse_task1, read_dota, task1_line
 from .evaluate import IOU_THRESHOLDS, Evaluation, evaluate_case
 from .matching import Case, Rows
 from ..geometry.boxes import AngleDef, obb2poly, poly2obb

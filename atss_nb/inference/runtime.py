@@ -102,7 +102,7 @@ def decode_image(
     padded: tuple[int, int],  # H, W as the network saw it [px]
     config: dict,  # of the model, as JSON has it
 ) -> dict[str, np.ndarray]:  # boxes (M, 5) le90, scores (M,) falling, labels (M,)
-    "Predictions of one image out of the raw numbers: `detect` of lesson 13 without PyTorch."
+    "Predictions of one image out of the raw numbers: `postprocess` of lesson 13 without PyTorch."
     anchors, counts = anchor_table(padded, config)
     scores = _sigmoid(said[0])
     anchor, label = candidates(scores, counts, config)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['upright_boxes', 'sample', 'RPNHead', 'proposal_losses', 'propose', 'Chosen', 'choose_proposals', 'second_losses',
-           'second_detect', 'TwoLooks', 'FasterRCNN']
+           'postprocess_proposals', 'TwoLooks', 'FasterRCNN']
 
 # %% ../../nbs/workshop/model/5_faster_rcnn.ipynb #cc1609e8
 from collections.abc import Callable, Sequence
@@ -207,7 +207,7 @@ def second_losses(
 
 # %% ../../nbs/workshop/model/5_faster_rcnn.ipynb #67f2df61
 @torch.no_grad()
-def second_detect(
+def postprocess_proposals(
     logits: Tensor,  # (P, K + 1) of one image
     deltas: Tensor,  # (P, K or 1, 5)
     proposals: Tensor,  # (P, 5)
@@ -290,7 +290,7 @@ class FasterRCNN(TwoLooks):
             logits, deltas, _ = self.second_look(features, proposals)
             parts = (x.split([len(p) for p in proposals]) for x in (logits, deltas))
             each = zip(*parts, proposals, (x.shape[-2:] for x in images), strict=True)
-            return [second_detect(*one, self.coder, self.config) for one in each]
+            return [postprocess_proposals(*one, self.coder, self.config) for one in each]
         losses = proposal_losses(*first, targets, self.assigner, self.rpn_coder, self.config, self.divisor)
         pairs = zip(proposals, targets, strict=True)
         chosen = [choose_proposals(*pair, self.num_classes, self.config) for pair in pairs]

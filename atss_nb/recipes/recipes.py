@@ -19,8 +19,9 @@ from ..core.files import replacing
 from ..data.folders import find_split
 from ..evaluation.evaluate import Evaluation, evaluate_case
 from ..evaluation.matching import Case, as_case
-from ..inference.predict import predict_dataset, whole_images
+from ..inference.predict import whole_images
 from ..model.backbones import choose
+from ..model.detect import predict_dataset
 from .table import RECIPES, Recipe
 from ..tiles.split import split
 from ..training.loop import load_model, train

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..core.files import replacing
-from ..data.dota import LabelError, as_number, parse_task1, plain, read_text, wrong
+from ..core.errors import LabelError, wrong
+from ..core.files import as_number, plain, read_text, replacing
+from ..data.dota import parse_task1
 from ..geometry.boxes import AngleDef, poly2obb
 from ..geometry.nms import batched_nms_rotated
 from ..geometry.quads import batched_nms_polygons

@@ -20,10 +20,10 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..core.files import replacing
+from ..core.errors import LabelError
+from ..core.files import fingerprint, replacing
 from ..core.images import WHOLE, ScaledImage, image_size, open_image
-from ..data.dota import LabelError, read_dota, write_dota
-from ..data.folders import fingerprint
+from ..data.dota import read_dota, write_dota
 from .tiles import STYLES, Tile, Tiling, make_tiles, tile_objects
 
 # %% ../../nbs/workshop/tiles/2_split.ipynb #e5f1a2d0

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Subset
 from ..data.datasets import DetectionDataset, collate, repeat_factors
 from ..data.folders import NoSuchSplit
 from ..evaluation.evaluate import Evaluation, evaluate
-from ..inference.predict import predict_dataset
+from ..model.detect import predict_dataset
 from ..model.faster_rcnn import upright_boxes
 from ..model.retinanet import build_model
 from ..model.targets import LateCheck, assigned, ignored, padded_size
