@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from atss_nb.evaluation.precision import evaluate
+from atss_nb.evaluation.evaluate import evaluate
 from atss_nb.geometry.boxes import AngleDef, inside_margin, regularize
 from atss_nb.model.config import ModelConfig, SecondStage
 from atss_nb.model.retinanet import BOX_LOSSES, build_model

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Subset
 from ..core.devices import best_precision
 from ..data.datasets import DetectionDataset, collate, repeat_factors
 from ..data.folders import NoSuchSplit
-from ..evaluation.precision import Evaluation, evaluate
+from ..evaluation.evaluate import Evaluation, evaluate
 from ..model.detect import predict_dataset
 from ..model.faster_rcnn import upright_boxes
 from ..model.retinanet import build_model
