@@ -13,7 +13,7 @@ from ipywidgets import FloatSlider, IntSlider, ToggleButtons
 from torch import Tensor
 from traitlets import Float, Int, Unicode
 
-from ..data.dota import Annotation
+from ..data.detections import Detections
 from ..data.transforms import flip, quarter_turn, resize, rotate
 from .explorers import Explorer, control
 from ..geometry.boxes import AngleDef, hbb2obb, obb2poly, regularize
@@ -23,7 +23,7 @@ from ..tiles.merge import Found, keep_best
 from ..tiles.tiles import Tiling, make_tiles, tile_objects
 
 
-def verdict(iof: float, label: Annotation) -> str:
+def verdict(iof: float, label: Detections) -> str:
     """What a tile's label says of one object, in words.
 
     Args:
@@ -48,12 +48,14 @@ def across_tiles(box: Tensor, size: tuple[int, int], tiling: Tiling) -> list[dic
     tiles = make_tiles("image", tuple(size), tiling)
     windows = torch.tensor(np.array([tile.window for tile in tiles]), dtype=box.dtype)
     shares = box_iou_rotated(box[None], hbb2obb(windows), mode="iof")[0].tolist()
-    whole, rows = Annotation(obb2poly(box[None]).numpy(), ["object"], [0]), []
+    whole, rows = Detections.from_polygons(obb2poly(box[None]).numpy(), ["object"]), []
     for tile, iof in zip(tiles, shares, strict=True):
         if iof > 0:
             label, _ = tile_objects(whole, tile, tuple(size), tiling)
             row = {"window": tile.window, "name": f"{tile.x}, {tile.y}", "iof": iof, "kept": len(label) > 0}
-            rows.append(row | {"verdict": verdict(iof, label), "polys": label.polys + (tile.x, tile.y)})
+            rows.append(
+                row | {"verdict": verdict(iof, label), "polys": label.polygons.numpy() + (tile.x, tile.y)}
+            )
     return rows
 
 
