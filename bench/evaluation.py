@@ -14,7 +14,7 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from atss_nb.evaluation.precision import IOU_THRESHOLDS, evaluate
+from atss_nb.evaluation.evaluate import IOU_THRESHOLDS, evaluate
 from atss_nb.geometry.boxes import obb2poly
 
 PEERS = {"mmrotate 0.x, AP50": 8.6, "DOTA kit, AP50": 18.4}  # measured earlier on a machine of this kind [s]

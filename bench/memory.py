@@ -36,9 +36,9 @@ def run_steps(recipe: Recipe) -> dict:
     "Two steps on noise with 100 objects an image: the second one holds the optimiser's momentum, too."
     import torch
 
+    from atss_nb.core.devices import best_precision
     from atss_nb.model.retinanet import build_model
     from atss_nb.recipes.recipes import train_config
-    from atss_nb.training.settings import best_precision
     from atss_nb.training.step import make_optimizer, train_step
 
     config = replace(train_config(recipe, ""), precision=best_precision("cpu"))
