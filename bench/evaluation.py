@@ -6,7 +6,7 @@ python bench/evaluation.py [--images 500]    prints a table and writes bench/res
 import numpy as np
 import torch
 
-from atss_nb.evaluation.precision import IOU_THRESHOLDS, evaluate
+from atss_nb.evaluation.evaluate import IOU_THRESHOLDS, evaluate
 from atss_nb.geometry.boxes import obb2poly
 from common import RESULTS, arguments, command_line, machine, median_seconds, write
 

@@ -13,10 +13,10 @@ from dataclasses import replace
 
 import torch
 
+from atss_nb.core.devices import best_precision
 from atss_nb.model.retinanet import build_model
 from atss_nb.recipes.recipes import train_config
 from atss_nb.recipes.table import RECIPES, Recipe
-from atss_nb.training.settings import best_precision
 from atss_nb.training.step import make_optimizer, train_step
 from common import RESULTS, apart, command_line, machine, resident, seconds, write
 

@@ -16,10 +16,11 @@ from time import perf_counter
 import torch
 from torch import nn
 
+from atss_nb.core.devices import autocast, send
 from atss_nb.data.datasets import read_image
 from atss_nb.data.dota import DOTA_V10_CLASSES
 from atss_nb.model.config import ModelConfig
-from atss_nb.model.targets import autocast, normalized_batch, send
+from atss_nb.model.targets import normalized_batch
 from atss_nb.scenes.scenes import write_scenes
 from atss_nb.training.settings import TrainConfig, open_split
 from atss_nb.training.step import train_step
