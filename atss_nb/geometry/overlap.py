@@ -173,12 +173,12 @@ def _in_threads(work, rows: int, pairs: int) -> None:
 def _pairwise(a: Tensor, b: Tensor, iof: bool) -> Tensor:  # (N, 5), (M, 5) -> (N, M)
     fa, fb = frames(a, "boxes1"), frames(b, "boxes2")
     out = np.empty((len(a), len(b)), fa.dtype)
-    loop, args = _all_pairs, (fa, fb)
+    loop, args = _all_pairs, [fa, fb]
     if len(a) >= 256 and len(b) >= 1024:
         around, (places, blocks, limits) = bounds(fa), _into_blocks(fb)
         some = around[:, :: len(a) // 64, None]
         if ((limits[:2, None] <= some[2:]) & (limits[2:, None] >= some[:2])).all(0).mean() < 0.4:
-            loop, args = _near_pairs, (fa, around, places, blocks, limits)
+            loop, args = _near_pairs, [fa, around, places, blocks, limits]
     _in_threads(lambda start, stop: loop(*args, iof, out, start, stop), len(a), out.size)
     return torch.from_numpy(out)
 

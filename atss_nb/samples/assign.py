@@ -7,7 +7,7 @@ __all__ = ['Assignment', 'Reason', 'Explanation', 'ATSS', 'MaxIoU', 'CenterSampl
 from dataclasses import dataclass
 from enum import IntEnum
 from math import cos, inf, prod, sin, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -150,7 +150,7 @@ class Explanation:
     std: Tensor | None = None
 
 
-_PRESETS = {
+_PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"per_location": True, "upright": True, "margin": 0.51},
     "mmdet": {"upright": True},
     "mmrotate-0.x": {"margin": 0.0},

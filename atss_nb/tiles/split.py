@@ -73,7 +73,9 @@ def plan_split(folder: str | Path, tiling: Tiling) -> dict:
     with ThreadPoolExecutor() as pool:
         facts = list(pool.map(_describe, sources))
     _raise_all(Path(folder), [fact for fact in facts if isinstance(fact, str)])
-    images = {path.stem: fact for (path, _), fact in zip(sources, facts, strict=True)}
+    images = {
+        path.stem: fact for (path, _), fact in zip(sources, facts, strict=True) if isinstance(fact, dict)
+    }
     tiles = {
         t.name: list(t[1:]) for name, fact in images.items() for t in make_tiles(name, fact["size"], tiling)
     }
