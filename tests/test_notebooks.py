@@ -79,15 +79,16 @@ def test_prose_pictures_and_tests(path):
     code = cells(path, "code")
     words = sum(len(cell["source"].split()) for cell in cells(path, "markdown"))
     assert 2.5 <= words / sum(map(code_lines, code)) <= 8, "three to six words of prose for a line of code"
-    assert pictures(path) >= len(code) // 15, "a picture every few cells"
     checks = [
         cell
         for cell in code
         if not cell["source"].startswith("#| export")
         and re.search(r"^\s*(assert |test_\w+\()", cell["source"], re.M)
     ]
-    assert len(checks) >= 6, "what a notebook says, it checks"
-    assert any("#| exercise" in cell["source"] for cell in code), "exercises, with a stub"
+    assert len(checks) >= (6 if "course" in path.parts else 3), "what a notebook says, it checks"
+    if "course" in path.parts:  # a workshop notebook draws and asks where that shows something
+        assert pictures(path) >= len(code) // 15, "a picture every few cells"
+        assert any("#| exercise" in cell["source"] for cell in code), "exercises, with a stub"
 
 
 @by_lesson
