@@ -65,6 +65,7 @@ format: $(READY)
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 	@$(BIN)/nbdev_export
+	@$(BIN)/python tools/docstrings.py
 	@$(BIN)/nbdev_clean
 	@$(BIN)/python tools/readme.py
 

@@ -32,6 +32,7 @@ setup(
     package_data={
         package + ".notebooks": ["*.ipynb", "course/*.ipynb", "workshop/*/*.ipynb", "images/*.png"],
         package + ".explore": ["*.js", "*.css"],
+        package + ".plots": ["*.css"],
     },
     python_requires=">=" + settings["min_python"],
     install_requires=listed("requirements"),

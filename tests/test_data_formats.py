@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atss_nb.data.dota import DOTA_V20_CLASSES, Annotation, LabelError, read_dota, write_dota
+from atss_nb.core.errors import LabelError
+from atss_nb.data.dota import DOTA_V20_CLASSES, Annotation, read_dota, write_dota
 
 REAL = Path(__file__).parents[2] / "shared/data"
 OBJECT = "60 20 176 62 164 95 48 53 ship 0\n"

@@ -15,7 +15,7 @@ from atss_nb.model import retinanet
 from atss_nb.model.config import ModelConfig
 from atss_nb.model.heads import HeadOutput, RetinaHead
 from atss_nb.model.losses import centerness
-from atss_nb.model.retinanet import detect, detector_losses
+from atss_nb.model.retinanet import detector_losses, postprocess
 from atss_nb.model.targets import match
 from atss_nb.samples.anchors import AnchorGrid, Anchors
 from atss_nb.samples.assign import ATSS, MaxIoU
@@ -138,7 +138,7 @@ def assert_same_detections(peer: Peer, one: HeadOutput, image: int, anchors: Anc
         boxes, scores = peer.read(f"result{image}|bboxes"), peer.read(f"result{image}|scores").sqrt()
     else:
         boxes, scores = peer.read(f"result{image}|dets").split([5, 1], 1)
-    ours = detect(one, SIZE, anchors, peer.coder, peer.config)
+    ours = postprocess(one, SIZE, anchors, peer.coder, peer.config)
     assert torch.equal(ours["labels"], peer.read(f"result{image}|labels"))
     torch.testing.assert_close(ours["scores"], scores.flatten(), rtol=1e-4, atol=1e-5)
     assert box_iou_rotated(ours["boxes"], boxes.float(), aligned=True).min() > 0.999

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from atss_nb.cli.main import main
-from atss_nb.data.dota import LabelError
+from atss_nb.core.errors import LabelError
 from atss_nb.evaluation.submission import check_submission, dota_classes, read_submission, write_submission
 
 GOLDEN = Path(__file__).parent / "golden/09_eval_noties"
