@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from .runs import DEVICE, choose_device
+from .runs import DEVICE
 from ..core.files import replacing
 
 PROTOCOL_NAMES = ("dota-devkit", "mmrotate", "hrsc-voc07", "hrsc-voc12", "coco")
@@ -19,7 +19,7 @@ _METRIC = {"choices": ["voc07", "area", "coco101"], "help": "without: the protoc
 
 def _case(dataset, predictions, targets, labels: str | Path | None, size):  # a Case, notes
     "What was found against the truth, of tiles or of whole images, and what a reader should know of it."
-    from atss_nb.evaluation.errors import as_case
+    from atss_nb.evaluation.matching import as_case
     from atss_nb.inference.predict import whole_images
 
     if labels is None:
@@ -75,13 +75,13 @@ def score_run(
         the metrics, as written to <split>.json
     """
     from atss_nb.evaluation.breakdown import analyse
-    from atss_nb.evaluation.precision import rules
+    from atss_nb.evaluation.evaluate import choose_protocol
     from atss_nb.model.detect import predict_dataset
     from atss_nb.training.loop import load_model
     from atss_nb.training.settings import open_split
 
     run, started = Path(run), time.perf_counter()
-    rules(protocol, metric)
+    choose_protocol(protocol, metric)
     model, config, classes = load_model(run)
     dataset = open_split(replace(config, data=data or config.data, classes=tuple(classes)), split)
     predictions, targets = predict_dataset(model.to(device), dataset, config.batch_size, progress=True)
@@ -100,6 +100,8 @@ def score_run(
 
 def _test(args: argparse.Namespace) -> None:
     "Score a trained run on a split and write a report."
+    from atss_nb.core.devices import choose_device
+
     rules = {"protocol": args.protocol, "metric": args.metric}
     score_run(args.run, args.split, args.data, choose_device(args.device), labels=args.labels, **rules)
     print(f"wrote {args.run / args.split}.json and {args.run / 'report.html'}")

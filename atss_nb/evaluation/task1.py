@@ -19,9 +19,8 @@ from torch import Tensor
 from ..core.errors import LabelError
 from ..core.files import replacing
 from ..data.dota import DOTA_V20_CLASSES, parse_task1, read_dota, task1_line
-from .errors import Case
-from .matching import Rows
-from .precision import IOU_THRESHOLDS, Evaluation, evaluate_rows
+from .evaluate import IOU_THRESHOLDS, Evaluation, evaluate_case
+from .matching import Case, Rows
 from ..geometry.boxes import AngleDef, obb2poly, poly2obb
 from ..tiles.merge import merge_results, read_places
 
@@ -217,7 +216,7 @@ class ResultFiles:
         self, metric: str | None = None, iou_thresholds=IOU_THRESHOLDS, protocol: str = "dota-devkit"
     ) -> Evaluation:
         "As `evaluate`."
-        return evaluate_rows(*self.case, metric, iou_thresholds, protocol)
+        return evaluate_case(self.case, metric, iou_thresholds, protocol)
 
 
 def read_results(

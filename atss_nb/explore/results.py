@@ -13,7 +13,7 @@ from ipywidgets import FloatSlider, Play, ToggleButtons
 from torch import Tensor
 from traitlets import Float, Unicode
 
-from ..evaluation.precision import evaluate, match_image
+from ..evaluation.evaluate import evaluate, match_image
 from .explorers import Explorer, control
 from ..geometry.nms import nms_rotated, soft_nms_rotated
 from ..geometry.overlap import box_iou_rotated

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from ..evaluation.breakdown import Analysis
-from ..evaluation.precision import Evaluation
+from ..evaluation.evaluate import Evaluation
 from .report import bar_cell, number, svg, table, write_report
 
 

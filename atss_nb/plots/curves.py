@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from ..evaluation.precision import Evaluation
+from ..evaluation.evaluate import Evaluation
 from .images import class_style
 
 

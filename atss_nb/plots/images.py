@@ -19,7 +19,7 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from ..core.files import replacing
-from ..evaluation.precision import match_image
+from ..evaluation.evaluate import match_image
 from ..geometry.boxes import obb2poly
 from ..inference.predict import Prediction
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..core.files import replacing
-from ..evaluation.precision import PROTOCOLS, Evaluation
+from ..evaluation.evaluate import PROTOCOLS, Evaluation
 from .curves import plot_ap_curve, plot_loss_curve, plot_pr_curves
 from .images import class_style, detection_sheet, plot_assignment, show_image
 
@@ -166,7 +166,7 @@ def _small_print(evaluation: Evaluation) -> str:
     empty = [name for name, ap in evaluation.per_class.items() if None in ap.values()]
     left_out = f" Without objects, and left out of the means: {escape(', '.join(empty))}." if empty else ""
     hit = "above" if rule.strict else "at or above"
-    hard = "left out" if rule.difficult == "ignore" else "objects like any other"
+    hard = "left out" if rule.ignore_difficult else "objects like any other"
     return (
         f'<p class="note">Protocol {evaluation.protocol}: average precision in percent is {_METRICS[evaluation.metric]}; '
         f"a hit needs IoU {hit} the threshold; difficult objects are {hard}. "

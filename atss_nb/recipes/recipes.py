@@ -14,11 +14,11 @@ from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 
 from ..core.files import replacing
+from ..core.options import choose
 from ..data.folders import find_split
-from ..evaluation.errors import Case, as_case
-from ..evaluation.precision import Evaluation, evaluate_rows
+from ..evaluation.evaluate import Evaluation, evaluate_case
+from ..evaluation.matching import Case, as_case
 from ..inference.predict import whole_images
-from ..model.backbones import choose
 from ..model.detect import predict_dataset
 from .table import RECIPES, Recipe
 from ..tiles.split import split
@@ -210,8 +210,8 @@ def score_recipe(recipe: Recipe, run: str | Path, device: str = "cpu") -> dict[s
     found = predict_dataset(model.to(device), dataset, config.batch_size)
     case = _merged(run, recipe, dataset, found) if recipe.data.tiling else as_case(*found, classes)
     if protocols := _PROTOCOLS.get(recipe.data.format):
-        return {name: evaluate_rows(*case, protocol=name) for name in protocols}
-    return {"dota-devkit": evaluate_rows(*case, recipe.published.metric)}
+        return {name: evaluate_case(case, protocol=name) for name in protocols}
+    return {"dota-devkit": evaluate_case(case, recipe.published.metric)}
 
 
 def _merged(run: str | Path, recipe: Recipe, dataset, found: tuple[list, list]) -> Case:

@@ -15,7 +15,7 @@ from PIL import Image
 from ..data.convert import LabelledSet, write_dataset
 from ..data.dota import Annotation
 from ..data.folders import LabelledImage
-from ..evaluation.precision import Evaluation
+from ..evaluation.evaluate import Evaluation
 from .recipes import Recipe, run_recipe, score_recipe, small_version
 from ..scenes.scenes import make_scene
 

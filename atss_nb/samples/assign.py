@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.options import choose
 from ..geometry.boxes import check_boxes, obb2hbb
 from ..geometry.overlap import box_iou_rotated
 from atss_nb.samples.anchors import (
@@ -192,9 +193,7 @@ class ATSS:
     @classmethod
     def preset(cls, name: str, **changes) -> "ATSS":
         "As another system does it: paper, mmdet, mmrotate-0.x, mmrotate-0.x-hbb or mmrotate-1.x."
-        if name not in _PRESETS:
-            raise ValueError(f"name: expected one of {', '.join(_PRESETS)}, got {name!r}")
-        return cls(**_PRESETS[name] | changes)
+        return cls(**choose(_PRESETS, name, "preset") | changes)
 
     def __call__(
         self, anchors: Anchors, gt_boxes: Tensor | list[Tensor], ignore: Tensor | list[Tensor] | None = None
