@@ -30,6 +30,8 @@ setup(
     packages=[*find_packages(include=[package, package + ".*"]), package + ".notebooks"],
     package_dir={package + ".notebooks": "nbs"},  # the course travels with the package: `atss lab` opens it
     package_data={
+        package: ["*.pyi"],
+        package + ".recipes": ["*.pyi"],
         package + ".notebooks": ["*.ipynb", "course/*.ipynb", "workshop/*/*.ipynb", "images/*.png"],
         package + ".explore": ["*.js", "*.css"],
         package + ".plots": ["*.css"],
