@@ -1069,6 +1069,8 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                                                                               'atss_nb/inference/detector.py'),
                                             'atss_nb.inference.detector.Detector.__repr__': ( 'workshop/inference/detector.html#detector.__repr__',
                                                                                               'atss_nb/inference/detector.py'),
+                                            'atss_nb.inference.detector._as_list': ( 'workshop/inference/detector.html#_as_list',
+                                                                                     'atss_nb/inference/detector.py'),
                                             'atss_nb.inference.detector._pixels': ( 'workshop/inference/detector.html#_pixels',
                                                                                     'atss_nb/inference/detector.py'),
                                             'atss_nb.inference.detector._with_thresholds': ( 'workshop/inference/detector.html#_with_thresholds',

@@ -37,6 +37,15 @@ def _pixels(image, name: str) -> Path | Tensor:
     return torch.from_numpy(np.ascontiguousarray(image)).movedim(2, 0)
 
 
+def _as_list(images) -> tuple[bool, list[Path | Tensor]]:  # whether it is one image alone; its or all pixels
+    "One image, or whatever can be walked through, as a list."
+    one = isinstance(images, str | Path | Image.Image | np.ndarray | Tensor) or not isinstance(
+        images, Iterable
+    )
+    many = [("image", images)] if one else [(f"images[{i}]", image) for i, image in enumerate(images)]
+    return one, [_pixels(image, name) for name, image in many]
+
+
 def _with_thresholds(model: nn.Module, **changes) -> nn.Module:
     "A model with the same weights, which are shared, and other values in its configuration; None keeps a value."
     other, asked = copy.copy(model), {name: value for name, value in changes.items() if value is not None}
@@ -89,11 +98,7 @@ class Detector:
         Returns:
             in the pixels of each image
         """
-        one = isinstance(images, str | Path | Image.Image | np.ndarray | Tensor) or not isinstance(
-            images, Iterable
-        )
-        many = [images] if one else images
-        pixels = [_pixels(image, "image" if one else f"images[{i}]") for i, image in enumerate(many)]
+        one, pixels = _as_list(images)
         if device is not None:
             self.model.to(choose_device(device))
         changes = {"score_threshold": score, "nms_threshold": nms, "max_detections": max_detections}
