@@ -17,10 +17,11 @@ import numpy as np
 import torch
 
 from ..core.errors import LabelError, listing, summary
+from ..core.images import image_size
 from ..core.options import choose
 from .detections import Detections
 from .dota import check_classes
-from .folders import LabelledImage, image_size
+from .folders import LabelledImage
 from .formats import FORMATS, Format
 from .xml import rectangle
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.errors import LabelError, collecting, wrong
+from ..core.errors import collecting, wrong
 from ..core.files import as_number, plain, read_text, replacing
 from .detections import Detections
 

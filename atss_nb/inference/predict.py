@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from ..core.options import choose
 from ..data.transforms import fit_scale
-from ..evaluation.task1 import Prediction, ResultFiles, read_merged, read_task1, write_task1
+from ..evaluation.task1 import Prediction, ResultFiles, read_merged
 from ..geometry.boxes import scale_boxes
 from atss_nb.inference.looks import (
     VIEWS,

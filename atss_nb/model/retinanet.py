@@ -6,7 +6,6 @@ __all__ = ['DELTA_LOSSES', 'BOX_LOSSES', 'ASSIGNERS', 'CODERS', 'compared', 'det
            'RetinaNet', 'build_backbone', 'build_head', 'build_model']
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
