@@ -120,7 +120,7 @@ def demo(
         test = open_split(config, "test")
         train(config, out, watch=watch_image(out, test, busiest(test)))
         if load_checkpoint(out / "last.pt")["epochs"] < config.epochs:
-            raise SystemExit(f"stopped: atss train --out {out} --resume goes on")
+            raise RuntimeError(f"stopped: atss train --out {out} --resume goes on")
     with _stage("3/3 testing on scenes never trained on", seconds):
         metrics = score_run(out, title=f"Demo, seed {seed}: {test_scenes} unseen scenes")
     metrics["seconds"] = seconds

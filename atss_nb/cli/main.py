@@ -20,6 +20,7 @@ from .data import DATA_COMMANDS
 from .images import IMAGE_COMMANDS, image_paths
 from .results import RESULT_COMMANDS
 from .runs import RUN_COMMANDS
+from ..core.errors import AtssError
 
 
 def _demo(args: argparse.Namespace) -> None:
@@ -150,8 +151,8 @@ def main(words: list[str] | None = None) -> int:
     except Exception as error:
         if args.debug:
             raise
-        text = " ".join(str(error).split()) or type(error).__name__
-        print(f"atss {args.command}: {text}", file=sys.stderr)
+        text = str(error) if isinstance(error, AtssError) else " ".join(str(error).split())
+        print(f"atss {args.command}: {text or type(error).__name__}", file=sys.stderr)
         return 1
 
 
