@@ -36,6 +36,7 @@ lint: $(READY)
 	@echo "== Lint"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check --select F --isolated atss_nb
 
 gate: $(READY)
 	@echo "== Notebooks, package and README agree, and the notebooks are clean"

@@ -31,6 +31,7 @@ setup(
     package_dir={package + ".notebooks": "nbs"},  # the course travels with the package: `atss lab` opens it
     package_data={
         package + ".notebooks": ["*.ipynb", "course/*.ipynb", "workshop/*/*.ipynb", "images/*.png"],
+        package: ["py.typed", "*.pyi"],
         package + ".explore": ["*.js", "*.css"],
         package + ".plots": ["*.css"],
     },

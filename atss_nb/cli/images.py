@@ -9,7 +9,7 @@ import glob
 from dataclasses import replace
 from pathlib import Path
 
-from .runs import DEVICE, choose_device
+from .runs import DEVICE
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -111,6 +111,7 @@ def write_found(folder: Path, predictions: list, formats: list[str], score: floa
 
 def _predict(args: argparse.Namespace) -> None:
     "Find objects on images; write files of results and drawn pictures."
+    from atss_nb.core.devices import choose_device
     from atss_nb.evaluation.task1 import check_image_ids
     from atss_nb.inference.outputs import image_place
     from atss_nb.training.loop import load_model

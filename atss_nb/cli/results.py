@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from .runs import DEVICE, choose_device
+from .runs import DEVICE
 from ..core.files import replacing
 
 PROTOCOL_NAMES = ("dota-devkit", "mmrotate", "hrsc-voc07", "hrsc-voc12", "coco")
@@ -100,6 +100,8 @@ def score_run(
 
 def _test(args: argparse.Namespace) -> None:
     "Score a trained run on a split and write a report."
+    from atss_nb.core.devices import choose_device
+
     rules = {"protocol": args.protocol, "metric": args.metric}
     score_run(args.run, args.split, args.data, choose_device(args.device), labels=args.labels, **rules)
     print(f"wrote {args.run / args.split}.json and {args.run / 'report.html'}")

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import LabelError, listing, summary
+from ..core.options import choose
 from .dota import Annotation, check_classes
 from .folders import LabelledImage, image_size
 from .formats import FORMATS, Format
@@ -40,9 +41,7 @@ def detect_format(src: str | Path) -> str:
 
 def find_format(name: str) -> Format:
     "The row of the table, or ValueError."
-    if name not in FORMATS:
-        raise ValueError(f"format {name!r}; expected one of {', '.join(FORMATS)}")
-    return FORMATS[name]
+    return choose(FORMATS, name, "format")
 
 
 @dataclass(eq=False)
@@ -220,9 +219,8 @@ def rename(data: LabelledSet, names: dict[str, str]) -> LabelledSet:
     Args:
         names: old -> new; two classes may become one
     """
-    unknown = sorted(names.keys() - set(data.classes))
-    if unknown:
-        raise ValueError(f"class {unknown[0]!r}; expected one of {', '.join(data.classes)}")
+    for name in names:
+        choose(data.classes, name, "class")
     new = {name: names.get(name, name) for name in data.classes}
     images = [
         one if one.annotation is None

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.errors import LabelError, collecting, wrong
+from ..core.errors import collecting, wrong
 from ..core.files import as_number, plain, read_text, replacing
 
 _V10 = """plane baseball-diamond bridge ground-track-field small-vehicle large-vehicle ship tennis-court

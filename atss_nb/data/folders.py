@@ -15,6 +15,7 @@ from PIL import Image
 from ..core.errors import AtssError, listing
 from ..core.files import read_text
 from ..core.images import upright_size
+from ..core.options import choose
 from .dota import Annotation
 from .yolo import read_data_yaml
 
@@ -58,9 +59,7 @@ def find_split(root: str | Path, name: str) -> Path:
         the split's folder; val may also be called valid
     """
     root = Path(root)
-    if name not in _SPLITS:
-        raise ValueError(f"name: expected one of {', '.join(_SPLITS)}, got {name!r}")
-    found = [root / folder for folder in _SPLITS[name] if (root / folder).is_dir()]
+    found = [root / folder for folder in choose(_SPLITS, name, "split") if (root / folder).is_dir()]
     if len(found) > 1:
         raise ValueError(f"{root}: both {found[0].name} and {found[1].name}; expected one of them")
     if not found:

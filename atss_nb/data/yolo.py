@@ -4,7 +4,6 @@
 
 __all__ = ['read_data_yaml', 'read_yolo', 'write_yolo', 'write_data_yaml']
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 

@@ -21,6 +21,8 @@ import nbformat
 from jupyter_client import BlockingKernelClient, find_connection_file
 from nbformat.sign import NotebookNotary
 
+from ..core.options import choose
+
 # word of the command -> module below atss_nb.explore, class
 EXPLORERS = {
     "microscope": ("microscope", "Microscope"),
@@ -43,11 +45,9 @@ def explorer_code(word: str, given: str | Path | None = None) -> str:
         word: a key of EXPLORERS
         given: an image for the microscope, a run folder for the player
     """
-    if word not in EXPLORERS:
-        raise ValueError(f"no explorer {word!r}: expected one of {', '.join(EXPLORERS)}")
+    module, kind = choose(EXPLORERS, word, "explorer")
     if given is not None and word not in ("microscope", "player"):
         raise ValueError(f"the explorer {word!r} shows no image and no run")
-    module, kind = EXPLORERS[word]
     path = "" if given is None else repr(str(given))
     return f"from atss_nb.explore.{module} import {kind}\n\n{kind}({path})"
 

@@ -14,7 +14,7 @@ import torch
 from numba.extending import register_jitable
 from torch import Tensor, library
 
-from .boxes import check_boxes, hull_area, intersection_polygon
+from .boxes import check_boxes, hull_area
 
 scalar = register_jitable(forceinline=True)  # plain Python, inlined into every Numba kernel that calls it
 kernel = numba.njit(cache=__name__ != "__main__", nogil=True, error_model="numpy")  # a loop for the CPU

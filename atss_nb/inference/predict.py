@@ -10,8 +10,9 @@ from pathlib import Path
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ..core.options import choose
 from ..data.transforms import fit_scale
-from ..evaluation.task1 import Prediction, ResultFiles, read_merged, read_task1, write_task1
+from ..evaluation.task1 import Prediction, ResultFiles, read_merged
 from ..geometry.boxes import scale_boxes
 from atss_nb.inference.looks import (
     VIEWS,
@@ -24,7 +25,6 @@ from atss_nb.inference.looks import (
     plan_passes,
     size_of,
 )
-from ..model.backbones import choose
 from ..model.detect import detect
 
 

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..core.files import replacing
+from ..core.options import choose
 from ..geometry.boxes import AngleDef
-from .backbones import choose
 from .config import ModelConfig
 from .retinanet import build_model
 

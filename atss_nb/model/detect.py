@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .targets import autocast
+from ..core.devices import autocast
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.devices import to_device
 from ..geometry.boxes import AngleDef, hbb2obb, obb2hbb, regularize
 from ..geometry.nms import batched_nms_rotated
 from .config import ModelConfig
@@ -26,7 +27,6 @@ from atss_nb.model.targets import (
     check_targets,
     ignored,
     normalized_batch,
-    to_device,
 )
 from ..samples.anchors import AnchorGrid, Anchors
 from ..samples.assign import MaxIoU

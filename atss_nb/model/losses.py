@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
+from ..core.options import choose
 from ..geometry.overlap import box_iou_rotated
-from .backbones import choose
 from ..samples.anchors import local_offset
 
 

@@ -6,15 +6,16 @@ __all__ = ['DELTA_LOSSES', 'BOX_LOSSES', 'ASSIGNERS', 'CODERS', 'compared', 'det
            'RetinaNet', 'build_backbone', 'build_head', 'build_model']
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.devices import autocast, send, to_device
+from ..core.options import choose
 from ..geometry.boxes import AngleDef, regularize
 from ..geometry.nms import batched_nms_rotated
-from .backbones import DEPTHS, choose, resnet_fpn, small_fpn
+from .backbones import DEPTHS, resnet_fpn, small_fpn
 from .config import ModelConfig
 from .faster_rcnn import FasterRCNN
 from .gaussian_losses import gwd_loss, kfiou_loss, kld_loss, probiou_loss
@@ -31,13 +32,10 @@ from atss_nb.model.targets import (
     Matches,
     assigned,
     at_least_one,
-    autocast,
     check_finite,
     check_images,
     check_targets,
     normalized_batch,
-    send,
-    to_device,
 )
 from ..samples.anchors import AnchorGrid, Anchors
 from ..samples.assign import ATSS, CenterSampling, MaxIoU

@@ -16,7 +16,7 @@ from ..core.files import replacing
 from ..data.datasets import read_image
 from .images import LEVEL_COLORS, draw_boxes, show_image
 from ..samples.assign import ATSS
-from ..samples.statistics import GROUPS, AssignmentReport, comparison
+from ..samples.statistics import GROUPS, AssignmentReport
 
 _MARKS = "os^vDP*Xpdh<>"
 

@@ -14,11 +14,11 @@ from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 
 from ..core.files import replacing
+from ..core.options import choose
 from ..data.folders import find_split
 from ..evaluation.evaluate import Evaluation, evaluate_case
 from ..evaluation.matching import Case, as_case
 from ..inference.predict import whole_images
-from ..model.backbones import choose
 from ..model.detect import predict_dataset
 from .table import RECIPES, Recipe
 from ..tiles.split import split

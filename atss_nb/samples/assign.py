@@ -12,6 +12,7 @@ from typing import ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from ..core.options import choose
 from ..geometry.boxes import obb2hbb
 from .anchors import Anchors, compare, local_offset
 from .claims import ROUNDING, resolve_claims, stack_ground_truths
@@ -141,9 +142,7 @@ class ATSS:
     @classmethod
     def preset(cls, name: str, **changes) -> "ATSS":
         "As another system does it, by a name in `presets`; ValueError for an unknown one."
-        if name not in cls.presets:
-            raise ValueError(f"name: expected one of {', '.join(cls.presets)}, got {name!r}")
-        return cls(**cls.presets[name] | changes)
+        return cls(**choose(cls.presets, name, "preset") | changes)
 
     def __call__(
         self, anchors: Anchors, gt_boxes: Tensor | list[Tensor], ignore: Tensor | list[Tensor] | None = None

@@ -13,6 +13,7 @@ import numpy as np
 import shapely
 
 from ..core.images import scaled_size
+from ..core.options import choose
 from ..data.dota import Annotation
 
 
@@ -58,8 +59,7 @@ class Tiling:
 
     def __post_init__(self):
         object.__setattr__(self, "rates", tuple(float(rate) for rate in self.rates))
-        if self.style not in STYLES:
-            raise ValueError(f"style: expected one of {', '.join(STYLES)}, got {self.style!r}")
+        choose(STYLES, self.style, "style")
         if not 0 <= self.gap < self.size:
             raise ValueError(f"gap: expected 0 <= gap < size, got gap {self.gap}, size {self.size}")
         if not self.rates or min(self.rates) <= 0 or max(self.rates) > self.size / 2:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
-from ..model.targets import autocast
+from ..core.devices import autocast
 from .engine import ALONE, Engine
 from .settings import TrainConfig
 

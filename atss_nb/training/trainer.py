@@ -17,6 +17,7 @@ from torch.amp import GradScaler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 
+from ..core.devices import best_precision
 from ..data.datasets import DetectionDataset, collate, repeat_factors
 from ..data.folders import NoSuchSplit
 from ..evaluation.evaluate import Evaluation, evaluate
@@ -26,7 +27,7 @@ from ..model.retinanet import build_model
 from ..model.targets import LateCheck, assigned, ignored, padded_size
 from .engine import ALONE, Engine, start_engine
 from .order import Batches, Replayable
-from .settings import TrainConfig, best_precision, open_split
+from .settings import TrainConfig, open_split
 from .step import learning_rate, make_optimizer, train_step
 
 
