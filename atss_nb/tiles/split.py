@@ -20,20 +20,17 @@ from tqdm.auto import tqdm
 
 from ..core.errors import LabelError
 from ..core.files import fingerprint, replacing
-from ..core.images import WHOLE, ScaledImage, image_size, open_image
+from ..core.images import WHOLE, ImageReader, check_image, is_image, open_image
 from ..data.dota import read_dota, write_dota
 from .tiles import STYLES, Tile, Tiling, make_tiles, tile_objects
-
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+from .windows import ScaledImage
 
 
 def _sources(folder: Path) -> list[tuple[Path, Path | None]]:
     "Images with their label files, by name; LabelError that lists all that do not match."
     if not (folder / "images").is_dir():
         raise FileNotFoundError(f"{folder}: expected a folder images, and labelTxt if there are labels")
-    images = sorted(
-        p for p in (folder / "images").iterdir() if p.suffix.lower() in _SUFFIXES and p.name[0] != "."
-    )
+    images = sorted(p for p in (folder / "images").iterdir() if is_image(p))
     labels = {p.stem: p for p in sorted((folder / "labelTxt").glob("*.txt"))}
     names = [p.stem for p in images]
     problems = [f"{name}: two images of this name" for name in {n for n in names if names.count(n) > 1}]
@@ -56,7 +53,7 @@ def _describe(source: tuple[Path, Path | None]) -> dict | str:
     try:
         if label:
             read_dota(label)
-        size = image_size(image)
+        size = check_image(image)
     except (LabelError, OSError) as error:
         return str(error)
     sums = [fingerprint(path) if path else None for path in source]
@@ -104,7 +101,7 @@ def _pieces(folder: Path, out: Path, plan: dict, tiling: Tiling) -> Iterator[_Wo
             yield _Work(image, label, size, mine[start : start + step], out, tiling)
 
 
-def _pixels(image, tile: Tile, tiling: Tiling) -> np.ndarray:  # (H, W, 3) uint8
+def _pixels(image: ImageReader, tile: Tile, tiling: Tiling) -> np.ndarray:  # (H, W, 3) uint8
     "A tile's part of the image, filled up to its full size if so wished."
     height, width = image.size
     part = image.read(tile.x, tile.y, min(tile.x + tile.size, width), min(tile.y + tile.size, height))

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import shapely
 
-from ..core.images import scaled_size
 from ..core.options import choose
 from ..data.dota import Annotation
+from .windows import scaled_size
 
 
 def window_starts(length: int, size: int, step: int) -> list[int]:
