@@ -360,7 +360,7 @@ def test_max_iou_as_recorded(key, grid):
 def test_presets_differ_only_where_they_say():
     assert ATSS.preset("mmrotate-1.x") == ATSS() and ATSS.preset("paper", k=5).k == 5
     assert ATSS.preset("paper").per_location and ATSS.preset("mmdet").upright
-    with pytest.raises(ValueError, match="expected one of paper, mmdet"):
+    with pytest.raises(ValueError, match="expected one of 'paper', 'mmdet'"):
         ATSS.preset("yolo")
 
 
