@@ -13,8 +13,11 @@ from torch import Tensor
 from traitlets import Int, Unicode
 
 from .explorers import Explorer, control
-from ..geometry.boxes import convert, intersection_polygon, regularize
-from ..geometry.overlap import _edge, box_iou_rotated
+from ..geometry.boxes import regularize
+from ..geometry.conventions import convert
+from ..geometry.kernels import walk_edge
+from ..geometry.overlap import box_iou_rotated
+from ..geometry.polygons import intersection_polygon
 from ..model.gaussian_losses import kfiou_loss, kld_loss
 from ..model.losses import rotated_iou_loss
 
@@ -75,7 +78,9 @@ def walk_edges(a: Tensor, b: Tensor) -> list[dict]:
         path = clamped_path(p, q, *limits)
         foot = scene([(0.0, path[-1][1]), (0.0, path[0][1])])
         ends = {"index": i, "start": scene([p])[0], "end": scene([q])[0]}
-        edges.append(ends | {"path": scene(path), "foot": foot, "area": _edge(*p, *q, slope, *limits) / 2})
+        edges.append(
+            ends | {"path": scene(path), "foot": foot, "area": walk_edge(*p, *q, slope, *limits) / 2}
+        )
     return edges
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ..geometry.boxes import AngleDef, regularize
-from ..geometry.overlap import box_iou_rotated, kernel, overlap_area, walk
+from ..geometry.kernels import kernel, overlap_area, walk
+from ..geometry.overlap import box_iou_rotated
 
 
 @dataclass(frozen=True)

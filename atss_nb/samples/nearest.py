@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..geometry.overlap import kernel
+from ..geometry.kernels import kernel
 from .anchors import AnchorLevel, Anchors
 
 

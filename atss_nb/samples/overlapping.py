@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..geometry.overlap import box_iou_rotated, kernel
+from ..geometry.kernels import kernel
+from ..geometry.overlap import box_iou_rotated
 from .anchors import Anchors, pair_iou, read_box
 from .claims import ROUNDING, GroundTruths
 from .nearest import level_table, span
