@@ -7,7 +7,7 @@ __all__ = ['Assignment', 'Reason', 'Explanation', 'Assigner', 'ATSS', 'MaxIoU', 
 from dataclasses import dataclass
 from enum import IntEnum
 from math import inf, sqrt
-from typing import ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -131,7 +131,7 @@ class ATSS:
     upright: bool = False
 
     on_host: ClassVar[bool] = True
-    presets: ClassVar[dict[str, dict]] = {  # as published systems have it
+    presets: ClassVar[dict[str, dict[str, Any]]] = {  # as published systems have it
         "paper": {"per_location": True, "upright": True, "margin": 0.51},  # sfzhang15/ATSS, inclusive pixels
         "mmdet": {"upright": True},  # mmdetection 2.x, ATSSAssigner
         "mmrotate-0.x": {"margin": 0.0},  # ATSSObbAssigner

@@ -7,7 +7,7 @@ __all__ = ['wrap_angle', 'Coder', 'DeltaXYWHA', 'DistanceLTRB']
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import log, pi
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -98,7 +98,7 @@ class DeltaXYWHA:
     means: tuple[float, ...] = (0.0,) * 5
     stds: tuple[float, ...] = (1.0,) * 5
 
-    presets: ClassVar[dict[AngleDef, dict]] = {  # as mmrotate 0.x configures them
+    presets: ClassVar[dict[AngleDef, dict[str, Any]]] = {  # as mmrotate 0.x configures them
         AngleDef.OC: {},
         AngleDef.LE135: {"norm_factor": 1, "proj_xy": True},
         AngleDef.LE90: {"edge_swap": True, "proj_xy": True},

@@ -222,8 +222,11 @@ def standard_rules(
     nine = replace(grid, scales_per_octave=3, ratios=(0.5, 1.0, 2.0))
     ends = [8 * stride for stride in grid.strides[:-1]]  # FCOS: objects of 64 to 128 px on stride 16, ...
     ranges = tuple(zip((-1, *ends), (*ends, inf), strict=True))
-    rules = {"MaxIoU, 1 anchor": (grid, MaxIoU()), "MaxIoU, 9 anchors": (nine, MaxIoU())}
-    rules["centre sampling"] = grid, CenterSampling(ranges=ranges)
+    rules: dict[str, tuple[AnchorGrid, Assigner]] = {
+        "MaxIoU, 1 anchor": (grid, MaxIoU()),
+        "MaxIoU, 9 anchors": (nine, MaxIoU()),
+        "centre sampling": (grid, CenterSampling(ranges=ranges)),
+    }
     return rules | {f"ATSS, k = {k}": (grid, ATSS(k=k)) for k in ks}
 
 
