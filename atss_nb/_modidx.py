@@ -1707,6 +1707,8 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                                                                            'atss_nb/samples/overlapping.py'),
                                              'atss_nb.samples.overlapping._stream': ( 'workshop/samples/overlapping.html#_stream',
                                                                                       'atss_nb/samples/overlapping.py'),
+                                             'atss_nb.samples.overlapping._update': ( 'workshop/samples/overlapping.html#_update',
+                                                                                      'atss_nb/samples/overlapping.py'),
                                              'atss_nb.samples.overlapping.best_overlaps': ( 'workshop/samples/overlapping.html#best_overlaps',
                                                                                             'atss_nb/samples/overlapping.py')},
             'atss_nb.samples.statistics': { 'atss_nb.samples.statistics.AssignmentReport': ( 'course/assignment_statistics.html#assignmentreport',

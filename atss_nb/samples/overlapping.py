@@ -87,18 +87,30 @@ def _best_overlaps_on(
 ) -> BestOverlaps:
     "The same as tensor operations, for a GPU, in blocks of so many pairs."
     gts, n = len(truths.boxes), len(anchors)
-    best = anchors.boxes.new_zeros((len(truths.counts), n), dtype=torch.float64)
-    owner, reserved = torch.full_like(best, gts, dtype=torch.long), torch.zeros_like(best, dtype=torch.bool)
-    for i, ranks in enumerate(torch.arange(gts, device=best.device).split(truths.counts)):
+    iou = anchors.boxes.new_zeros((len(truths.counts), n), dtype=torch.float64)
+    best = BestOverlaps(
+        iou, torch.full_like(iou, gts, dtype=torch.long), torch.zeros_like(iou, dtype=torch.bool)
+    )
+    for i, ranks in enumerate(torch.arange(gts, device=iou.device).split(truths.counts)):
         for rank in ranks.split(max(pairs // max(n, 1), 1)) if len(ranks) and n else ():
-            iou = box_iou_rotated(truths.boxes[rank], anchors.boxes.double()).nan_to_num(0)
-            top, high = iou.amax(1, keepdim=True), iou.amax(0)
-            reserve = (iou > 0) & (iou >= top - ROUNDING) & (top >= min_pos)
-            first = torch.where(iou >= high - ROUNDING, rank[:, None], gts).amin(0)
-            last = torch.where(reserve, rank[:, None], -1).amax(0)
-            better = ~reserved[i] & (high > best[i] + ROUNDING)
-            owner[i] = torch.where(last >= 0, last, torch.where(better, first, owner[i]))
-            mine = iou.gather(0, (last - rank[0]).clamp(min=0)[None])[0]
-            best[i] = torch.where(last >= 0, mine, torch.where(better, high, best[i]))
-            reserved[i] |= last >= 0
-    return BestOverlaps(*(column.view(truths.shape) for column in (best, owner, reserved)))
+            block = box_iou_rotated(truths.boxes[rank], anchors.boxes.double()).nan_to_num(0)
+            _update(BestOverlaps(*(column[i] for column in best)), block, rank[:, None], min_pos)
+    return BestOverlaps(*(column.view(truths.shape) for column in best))
+
+
+def _update(
+    best: BestOverlaps,  # of one image, changed in place
+    iou: Tensor,  # (g, N)
+    rank: Tensor,  # (g, 1) rows of the ground truths in the table, later than all before
+    min_pos: float,
+) -> None:
+    "Give the ground truths of a block the anchors that are theirs."
+    top, high = iou.amax(1, keepdim=True), iou.amax(0)
+    reserve = (iou > 0) & (iou >= top - ROUNDING) & (top >= min_pos)
+    first = torch.where(iou >= high - ROUNDING, rank, rank[-1]).amin(0)
+    last = torch.where(reserve, rank, -1).amax(0)
+    better, own = ~best.reserved & (high > best.iou + ROUNDING), last >= 0
+    mine = iou.gather(0, (last - rank[0]).clamp(min=0)[None])[0]
+    best.iou.copy_(torch.where(own, mine, torch.where(better, high, best.iou)))
+    best.owner.copy_(torch.where(own, last, torch.where(better, first, best.owner)))
+    best.reserved.logical_or_(own)
