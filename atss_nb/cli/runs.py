@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 
 def _asked(args: argparse.Namespace):  # a TrainConfig
@@ -17,13 +18,27 @@ def _asked(args: argparse.Namespace):  # a TrainConfig
     from atss_nb.model.retinanet import ModelConfig
     from atss_nb.training.settings import TrainConfig
 
-    names = ("data", "format", "balance", "batch_size", "accumulate", "lr", "precision", "compile", "ema")
-    names += ("patience", "workers", "seed")
+    names = [
+        *[
+            "data",
+            "format",
+            "balance",
+            "batch_size",
+            "accumulate",
+            "lr",
+            "precision",
+            "compile",
+            "ema",
+            "patience",
+            "workers",
+            "seed",
+        ]
+    ]
     small = args.model == "small"
     model = ModelConfig.small() if small else ModelConfig.resnet(int(args.model[6:]), weights=args.weights)
     chosen = {name: getattr(args, name) for name in names}
-    kept = {"classes": tuple(args.classes), "keep_empty": not args.skip_empty}
-    return TrainConfig(model=model, **kept, **chosen)
+    classes = tuple(args.classes)
+    return TrainConfig(model=model, classes=classes, keep_empty=not args.skip_empty, **chosen)
 
 
 def _say(text: str) -> None:
@@ -113,7 +128,7 @@ def _train(args: argparse.Namespace) -> None:
 _MODELS = ("small", "resnet18", "resnet34", "resnet50", "resnet101")
 DEVICE = {"default": "auto", "help": "auto, cpu or cuda"}
 
-_WHAT = {
+_WHAT: dict[str, dict[str, Any]] = {
     "recipe": {
         "nargs": "?",
         "help": "a row of the result table (atss recipes); without: a net of your choice",
@@ -138,7 +153,7 @@ _WHAT = {
     },
 }
 
-_HOW = {
+_HOW: dict[str, dict[str, Any]] = {
     "--model": {"default": "small", "choices": _MODELS},
     "--skip-empty": {"action": "store_true", "help": "leave out training images without objects"},
     "--balance": {
@@ -166,7 +181,7 @@ _HOW = {
     },
 }
 
-_WHERE = {
+_WHERE: dict[str, dict[str, Any]] = {
     "--workers": {"type": int, "help": "processes that load images (four for a GPU, else none)"},
     "--seed": {"type": int, "default": 0},
     "--device": DEVICE,
