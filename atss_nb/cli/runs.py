@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,22 +19,8 @@ def _asked(args: argparse.Namespace):  # a TrainConfig
     from atss_nb.model.retinanet import ModelConfig
     from atss_nb.training.settings import TrainConfig
 
-    names = [
-        *[
-            "data",
-            "format",
-            "balance",
-            "batch_size",
-            "accumulate",
-            "lr",
-            "precision",
-            "compile",
-            "ema",
-            "patience",
-            "workers",
-            "seed",
-        ]
-    ]
+    names = ("data", "format", "balance", "batch_size", "accumulate", "lr", "precision", "compile", "ema")
+    names += ("patience", "workers", "seed")
     small = args.model == "small"
     model = ModelConfig.small() if small else ModelConfig.resnet(int(args.model[6:]), weights=args.weights)
     chosen = {name: getattr(args, name) for name in names}
@@ -226,7 +213,7 @@ _CONVERT_WEIGHTS = {
     "--set": {"action": "append", "default": [], "metavar": "NAME=VALUE", "help": "change the model first"},
 }
 
-RUN_COMMANDS = {
+RUN_COMMANDS: dict[str, tuple[Callable, dict]] = {
     "train": (_train, _TRAIN),
     "recipes": (_recipes, _RECIPES),
     "convert-weights": (_convert_weights, _CONVERT_WEIGHTS),

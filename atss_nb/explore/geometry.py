@@ -173,7 +173,7 @@ def _with_gaps(
 ) -> list:  # points, with None where the curve jumps
     "A curve with gaps at its jumps."
     x, y = x.tolist(), y.tolist()
-    points = [[x[0], y[0]]]
+    points: list = [[x[0], y[0]]]
     for i in range(1, len(x)):
         points += [None] if abs(y[i] - y[i - 1]) > jump else []
         points.append([x[i], y[i]])

@@ -150,7 +150,9 @@ def train_config(recipe: Recipe, data: str | Path) -> TrainConfig:
 def _tile(recipe: Recipe, data: Path, out: Path) -> Path:  # the folder with the tiles of every split
     "Cut what is not cut yet: the splits of the recipe that the data has."
     tiling = recipe.data.tiling
-    for name in ("train", "val", "test") if tiling else ():
+    if tiling is None:
+        return data
+    for name in ("train", "val", "test"):
         try:
             source = find_split(data, name)
         except FileNotFoundError:
@@ -158,7 +160,7 @@ def _tile(recipe: Recipe, data: Path, out: Path) -> Path:  # the folder with the
                 raise
             continue
         split(source, out / name, tiling)
-    return out if tiling else data
+    return out
 
 
 def run_recipe(
