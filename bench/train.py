@@ -85,7 +85,7 @@ def parts(run: Trainer, images: list, targets: list, repeats: int) -> dict[str, 
     return {
         "decoding": seconds(lambda: [read_image(p) for p in paths], repeats, cpu),
         "augmentation": seconds(lambda: [run.data.transforms(*one) for one in pixels], repeats, cpu),
-        "assignment": seconds(lambda: run.model.matches(targets, size), repeats, device),
+        "assignment": seconds(lambda: run.model.anchor_targets(targets, size), repeats, device),
         "optimizer": seconds(run.optimizer.step, repeats, device),
         "network alone": ceiling(run, there, repeats),
         "whole step": seconds(

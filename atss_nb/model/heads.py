@@ -39,11 +39,19 @@ def tower(
 
 # %% ../../nbs/course/12_heads.ipynb #f4e6f20d
 class HeadOutput(NamedTuple):
-    "What a head says of N anchors, in their order."
+    "What a head predicts for N anchors, in their order."
 
     logits: Tensor  # (B, N, K) class scores before the sigmoid
     deltas: Tensor  # (B, N, 5) what the coder turns into boxes
     centerness: Tensor | None = None  # (B, N) before the sigmoid
+
+    def float(self) -> "HeadOutput":
+        "The same in float32."
+        return HeadOutput(*(None if x is None else x.float() for x in self))
+
+    def of_image(self, i: int) -> "HeadOutput":  # (N, K), (N, 5), perhaps (N,)
+        "The part of one image of the batch."
+        return HeadOutput(*(None if x is None else x[i] for x in self))
 
 # %% ../../nbs/course/12_heads.ipynb #541ddbdd
 class RetinaHead(nn.Module):
@@ -60,7 +68,7 @@ class RetinaHead(nn.Module):
         level_scale: bool = False,  # learn one factor per level for the deltas
         levels: int = 5,  # L, of use with level_scale only
         prior: float = 0.01,  # initial score of every class, in (0, 1)
-        centerness: bool = False,  # say of each anchor how central it is, too
+        centerness: bool = False,  # predict how central each anchor is, too
         box_start: float = 0.0,  # initial value of the first four box numbers
     ):
         super().__init__()
@@ -86,7 +94,8 @@ class RetinaHead(nn.Module):
         logits = [flatten_map(self.class_conv(self.class_tower(x)), self.num_classes) for x in features]
         towers = [self.box_tower(x) for x in features]
         deltas = [flatten_map(self.box_conv(x) * s, 5) for x, s in zip(towers, self.scales, strict=True)]
-        said = torch.cat(logits, 1), torch.cat(deltas, 1)
+        logits, deltas = torch.cat(logits, 1), torch.cat(deltas, 1)
         if self.center_conv is None:
-            return HeadOutput(*said)
-        return HeadOutput(*said, torch.cat([flatten_map(self.center_conv(x), 1) for x in towers], 1)[..., 0])
+            return HeadOutput(logits, deltas)
+        central = torch.cat([flatten_map(self.center_conv(x), 1) for x in towers], 1)[..., 0]
+        return HeadOutput(logits, deltas, central)
