@@ -36,6 +36,7 @@ lint: $(READY)
 	@echo "== Lint"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check --select F --isolated atss_nb
 
 gate: $(READY)
 	@echo "== Notebooks, package and README agree, and the notebooks are clean"
@@ -65,6 +66,7 @@ format: $(READY)
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 	@$(BIN)/nbdev_export
+	@$(BIN)/python tools/docstrings.py
 	@$(BIN)/nbdev_clean
 	@$(BIN)/python tools/readme.py
 

@@ -31,7 +31,9 @@ setup(
     package_dir={package + ".notebooks": "nbs"},  # the course travels with the package: `atss lab` opens it
     package_data={
         package + ".notebooks": ["*.ipynb", "course/*.ipynb", "workshop/*/*.ipynb", "images/*.png"],
+        package: ["py.typed", "*.pyi"],
         package + ".explore": ["*.js", "*.css"],
+        package + ".plots": ["*.css"],
     },
     python_requires=">=" + settings["min_python"],
     install_requires=listed("requirements"),

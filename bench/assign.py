@@ -3,15 +3,11 @@
 python bench/assign.py [--seconds 20]    prints a table and writes bench/results/assign.json
 """
 
-import argparse
 import ctypes
-import json
-import os
 import platform
 from functools import partial
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 
 import torch
 from torchvision.ops import box_iou
@@ -20,18 +16,10 @@ from atss_nb.geometry.boxes import convert, inside_margin
 from atss_nb.geometry.overlap import box_iou_rotated
 from atss_nb.samples.anchors import AnchorGrid, Anchors
 from atss_nb.samples.assign import ATSS, MaxIoU
+from common import RESULTS, arguments, boxes_like_dota, command_line, machine, resident, seconds, write
 
 GRIDS = {21_824: AnchorGrid(), 196_416: AnchorGrid(scales_per_octave=3, ratios=(0.5, 1, 2))}
 COUNTS = (10, 100, 500, 2000)
-
-
-def objects(count: int, side: int = 1024) -> torch.Tensor:
-    "Oriented boxes anywhere in a tile, sides log-uniform from 6 to 300 px."
-    boxes = torch.rand(count, 5, generator=torch.Generator().manual_seed(0))
-    boxes[:, :2] *= side
-    boxes[:, 2:4] = 6 * (boxes[:, 2:4] * 3.9).exp()
-    boxes[:, 4] = (boxes[:, 4] - 0.5) * torch.pi
-    return boxes
 
 
 def definition(anchors: Anchors, gts: torch.Tensor, k: int = 9) -> torch.Tensor:
@@ -66,30 +54,23 @@ def matrix(anchors: Anchors, gts: torch.Tensor, k: int = 9) -> torch.Tensor:
     return torch.where(high >= 0, owner, -1)
 
 
-def memory(field: str) -> float:  # [MB]
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
-
-
 def peak(work) -> float | None:  # [MB] above what was there before; None where the system does not tell
     try:
         ctypes.CDLL(None).malloc_trim(0)  # what earlier work left behind would hide what this one takes
         Path("/proc/self/clear_refs").write_text("5")  # forget the earlier peak
     except (OSError, AttributeError):
         return None
-    before = memory("VmRSS")
+    before = resident("VmRSS")
     work()
-    return memory("VmHWM") - before
+    return (resident("VmHWM") - before) / 2**20
 
 
-def measure(work, seconds: float) -> dict:
+def measure(work, limit: float) -> dict:
     work()
     times, extra = [], peak(work)
     while len(times) < 3 or (len(times) < 51 and sum(times) < 1):
-        start = perf_counter()
-        work()
-        times.append(perf_counter() - start)
-        if times[-1] > seconds / 3:
+        times.append(seconds(work))
+        if times[-1] > limit / 3:
             break
     return {
         "ms": 1000 * median(times),
@@ -99,18 +80,18 @@ def measure(work, seconds: float) -> dict:
     }
 
 
-def compare(seconds: float) -> list[dict]:
+def compare(limit: float) -> list[dict]:
     methods = {"ATSS": ATSS(), "definition": definition, "matrix": matrix, "MaxIoU": MaxIoU()}
     rows = []
     for anchors in (grid((1024, 1024)) for grid in GRIDS.values()):
         per_object = dict.fromkeys(methods, 0.0)  # [s]
         for count in COUNTS:
-            gts = objects(count)
+            gts = boxes_like_dota(count, 1024.0).float()
             for name, method in methods.items():
-                if per_object[name] * count > seconds:
+                if per_object[name] * count > limit:
                     continue
                 row = {"method": name, "anchors": len(anchors), "gts": count}
-                rows.append(row | measure(partial(method, anchors, gts), seconds))
+                rows.append(row | measure(partial(method, anchors, gts), limit))
                 per_object[name] = rows[-1]["ms"] / 1000 / count
             if count <= 10:
                 assert torch.equal(ATSS()(anchors, gts).gt_index, definition(anchors, gts))
@@ -133,25 +114,16 @@ def table(rows: list[dict]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--seconds", type=float, default=20, help="do not start what would take longer")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
+    args = arguments(parser)
     for grid in GRIDS.values():  # compile
         for rule in (ATSS(), MaxIoU()):
-            rule(grid((64, 64)), objects(3, 64))
+            rule(grid((64, 64)), boxes_like_dota(3, 64.0).float())
     rows = compare(args.seconds)
     print("median times on one thread, and the most memory taken on top\n" + table(rows))
-    results = Path(__file__).parent / "results"
-    results.mkdir(exist_ok=True)
-    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "threads": 1}
-    report = {
-        "machine": machine,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "rows": rows,
-    }
-    (results / "assign.json").write_text(json.dumps(report, indent=1) + "\n")
+    versions = {"torch": torch.__version__, "python": platform.python_version()}
+    write(args.out or RESULTS / "assign.json", {"machine": machine(threads=1), **versions, "rows": rows})
 
 
 if __name__ == "__main__":

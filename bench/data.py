@@ -3,13 +3,8 @@
 python bench/data.py [FOLDER ...]    folders with images/ and labelTxt/; prints a table, writes bench/results/data.json
 """
 
-import argparse
-import json
-import os
-import platform
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 
 import numpy as np
 import PIL
@@ -20,8 +15,8 @@ from torchvision.io import ImageReadMode, decode_image
 
 from atss_nb.data.datasets import DotaDataset, read_image
 from atss_nb.data.dota import read_dota
+from common import RESULTS, ROOT, arguments, command_line, machine, seconds, write
 
-ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared/data"  # real images, where they are at hand
 FOLDERS = [
     DATA / "dota/tiles/train",
@@ -45,11 +40,8 @@ def rates(works: dict, repeats: int = 7) -> dict[str, float]:
     times = {name: [] for name in works}
     for _ in range(repeats + 1):
         for name, (work, items) in works.items():
-            start = perf_counter()
-            for item in items:
-                work(item)
-            times[name].append((perf_counter() - start) / len(items))
-    return {name: 1 / median(seconds[1:]) for name, seconds in times.items()}
+            times[name].append(seconds(lambda: list(map(work, items))) / len(items))  # noqa: B023  called at once
+    return {name: 1 / median(rounds[1:]) for name, rounds in times.items()}
 
 
 def measure(folder: Path, most: int) -> dict[str, float]:
@@ -78,26 +70,18 @@ def title(folder: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("folders", type=Path, nargs="*", metavar="FOLDER")
     parser.add_argument("--images", type=int, default=24, help="at most so many of each folder (24)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/data.json")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
+    args = arguments(parser)
     folders = args.folders or [folder for folder in FOLDERS if folder.is_dir()]
     rows = {title(f.resolve()): measure(f, args.images) for f in folders}
     for name, row in rows.items():
         print(name)
         for what, rate in row.items():
             print(f"  {what:14}{rate:10.0f} a second{rate / row['Pillow']:8.2f} of Pillow")
-    facts = {
-        "cpu": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "Pillow": PIL.__version__,
-        "torchvision": torchvision.__version__,
-    }
-    args.out.parent.mkdir(exist_ok=True)
-    args.out.write_text(json.dumps({"machine": facts, "a second": rows}, indent=1) + "\n")
+    facts = machine(Pillow=PIL.__version__, torchvision=torchvision.__version__)
+    write(args.out or RESULTS / "data.json", {"machine": facts, "a second": rows})
 
 
 if __name__ == "__main__":

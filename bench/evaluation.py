@@ -3,19 +3,12 @@
 python bench/evaluation.py [--images 500]    prints a table and writes bench/results/evaluation.json
 """
 
-import argparse
-import json
-import os
-import platform
-from pathlib import Path
-from statistics import median
-from time import perf_counter
-
 import numpy as np
 import torch
 
-from atss_nb.evaluation.precision import IOU_THRESHOLDS, evaluate
+from atss_nb.evaluation.evaluate import IOU_THRESHOLDS, evaluate
 from atss_nb.geometry.boxes import obb2poly
+from common import RESULTS, arguments, command_line, machine, median_seconds, write
 
 PEERS = {"mmrotate 0.x, AP50": 8.6, "DOTA kit, AP50": 18.4}  # measured earlier on a machine of this kind [s]
 
@@ -39,37 +32,25 @@ def with_corners(samples: list[dict]) -> list[dict]:
     return [s | {"polys": obb2poly(torch.from_numpy(s["boxes"])).numpy()} for s in samples]
 
 
-def seconds(case: tuple[list, list], repeats: int = 5, **options) -> float:
-    "Median of a few runs, after one to warm up."
-    times, names = [], [f"class {k}" for k in range(15)]
-    for _ in range(repeats + 1):
-        start = perf_counter()
-        evaluate(*case, names, **options)
-        times.append(perf_counter() - start)
-    return median(times[1:])
+def measure(case: tuple[list, list], thresholds: list[float]) -> float:
+    names = [f"class {k}" for k in range(15)]
+    return median_seconds(lambda: evaluate(*case, names, iou_thresholds=thresholds), 5)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--images", type=int, default=500)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/evaluation.json")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
+    args = arguments(parser)
     boxes = make_case(args.images)
     cases = {"boxes": boxes, "labelled corners": tuple(map(with_corners, boxes))}
     rows = {}
     for name, case in cases.items():
         for title, thresholds in (("AP50", [0.5]), ("ten thresholds", IOU_THRESHOLDS)):
-            rows[f"{name}, {title}"] = seconds(case, iou_thresholds=thresholds)
+            rows[f"{name}, {title}"] = measure(case, thresholds)
     for name, time in (rows | PEERS).items():
         print(f"{name:36} {time:7.3f} s")
-    facts = {
-        "cpu": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "images": args.images,
-    }
-    args.out.parent.mkdir(exist_ok=True)
-    args.out.write_text(json.dumps({"machine": facts, "seconds": rows, "peers": PEERS}, indent=1) + "\n")
+    report = {"machine": machine(images=args.images), "seconds": rows, "peers": PEERS}
+    write(args.out or RESULTS / "evaluation.json", report)
 
 
 if __name__ == "__main__":

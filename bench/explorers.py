@@ -3,20 +3,16 @@
 python bench/explorers.py [--seconds 4]    prints a table and writes bench/results/explorers.json
 """
 
-import argparse
-import json
-import os
 import platform
 import sys
 import tempfile
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 
-ROOT = Path(__file__).resolve().parent.parent
+from common import RESULTS, ROOT, arguments, command_line, machine, seconds, write
+
 sys.path.insert(0, str(ROOT / "tests"))
 
-import torch  # noqa: E402
 from browser import browser, lab, open_notebook, write_notebook  # noqa: E402
 
 from atss_nb.explore.geometry import OverlapWalk  # noqa: E402
@@ -54,28 +50,26 @@ def kernel_ms(kind) -> float:  # median [ms]
     explorer, times = kind(), []
     for i in range(40):
         explorer.scene = explorer.scene | {"request": i}
-        start = perf_counter()
-        explorer.refresh()
-        times.append(1000 * (perf_counter() - start))
+        times.append(1000 * seconds(explorer.refresh))
     return median(times)
 
 
-def drag(page, number: int, name: str, seconds: float) -> dict:
+def drag(page, number: int, name: str, lasting: float) -> dict:
     kind, moved = MEASURED[name]
     page.locator(".atss-explorer canvas.scene").nth(number).scroll_into_view_if_needed()
     page.evaluate(DRAG, [number, moved, 1])  # compile
-    found = page.evaluate(DRAG, [number, moved, seconds])
+    found = page.evaluate(DRAG, [number, moved, lasting])
     return {"explorer": name, "boxes": len(kind().boxes), "kernel_ms": kernel_ms(kind)} | found
 
 
-def measure(seconds: float) -> list[dict]:
+def measure(lasting: float) -> list[dict]:
     with tempfile.TemporaryDirectory() as folder:
         write_notebook(Path(folder) / "bench.ipynb", [explorer_code(name) for name in MEASURED])
         with lab(Path(folder)) as url, browser() as (page, watch):
             open_notebook(page, url, "bench.ipynb")
             ready = "document.querySelectorAll('.atss-explorer canvas[data-draws]').length"
             page.wait_for_function(f"() => {ready} === {len(MEASURED)}", timeout=120_000)
-            rows = [drag(page, i, name, seconds) for i, name in enumerate(MEASURED)]
+            rows = [drag(page, i, name, lasting) for i, name in enumerate(MEASURED)]
         assert not watch.complaints, watch.complaints
     return rows
 
@@ -91,17 +85,13 @@ def table(rows: list[dict]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--seconds", type=float, default=4, help="of dragging")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
+    args = arguments(parser)
     rows = measure(args.seconds)
     print(table(rows))
-    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    report = {"machine": machine, "python": platform.python_version(), "rows": rows}
-    results = Path(__file__).parent / "results"
-    results.mkdir(exist_ok=True)
-    (results / "explorers.json").write_text(json.dumps(report, indent=1) + "\n")
+    report = {"machine": machine(), "python": platform.python_version(), "rows": rows}
+    write(args.out or RESULTS / "explorers.json", report)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ the process had before the image was opened; the decoded image would come on top
 
 import argparse
 import json
-import os
 import platform
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -24,17 +22,11 @@ from atss_nb.inference.looks import plan_passes
 from atss_nb.inference.predict import predict
 from atss_nb.model.retinanet import ModelConfig, build_model
 from atss_nb.scenes.scenes import make_scene
+from common import RESULTS, apart, command_line, machine, resident, write
 
-ROOT = Path(__file__).resolve().parent.parent
 CLASSES = [f"class{k}" for k in range(15)]
 BOUND_MB = 2500  # beyond the decoded image, at 20,000 x 20,000
 SIDE, KINDS = 1000, 12  # of a scene [px]; how many are drawn
-
-
-def resident(key: str) -> int:
-    "Bytes of memory of this process: VmRSS now, VmHWM at most so far."
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key + ":"))
 
 
 def paint(path: Path, size: int, seed: int = 0) -> None:
@@ -65,9 +57,7 @@ def measure(size: int, batch_size: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scene.tif"
         paint(path, size)
-        words = [sys.executable, __file__, "--child", str(path), "--batch-size", str(batch_size)]
-        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
-    numbers = json.loads(done.stdout.splitlines()[-1])
+        numbers = apart(__file__, "--child", path, "--batch-size", batch_size)
     windows = sum(len(one.windows) for one in plan_passes((size, size)))
     return {
         "size": size,
@@ -86,10 +76,9 @@ def measure(size: int, batch_size: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--size", type=int, default=20_000, help="side of the image [px]")
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--out", type=Path, default=ROOT / "bench/results/inference.json")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -97,10 +86,11 @@ def main() -> None:
         return
     row = measure(args.size, args.batch_size)
     print("\n".join(f"{key:14} {value:,.1f}" for key, value in row.items()))
-    known = json.loads(args.out.read_text())["runs"] if args.out.exists() else []
+    out = args.out or RESULTS / "inference.json"
+    known = json.loads(out.read_text(encoding="utf-8"))["runs"] if out.exists() else []
     runs = sorted([one for one in known if one["size"] != args.size] + [row], key=lambda one: one["size"])
-    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__}
-    args.out.write_text(json.dumps({"machine": machine, "runs": runs}, indent=1) + "\n")
+    facts = machine(python=platform.python_version(), torch=torch.__version__)
+    write(out, {"machine": facts, "runs": runs})
     if row["prediction_mb"] > BOUND_MB:
         sys.exit(f"{row['prediction_mb']:.0f} MB beyond the process before: expected at most {BOUND_MB}")
 

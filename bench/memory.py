@@ -7,24 +7,18 @@ python bench/memory.py [NAME ...]    prints a table and writes bench/results/mem
 
 import argparse
 import json
-import os
 import platform
-import re
-import subprocess
 import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
+import torch
+
+from atss_nb.core.devices import best_precision
+from atss_nb.model.retinanet import build_model
+from atss_nb.recipes.recipes import train_config
 from atss_nb.recipes.table import RECIPES, Recipe
-
-RESULT = Path(__file__).parent / "results" / "memory.json"
-
-
-def peak() -> float:  # [GB]
-    "The most memory this process has held so far."
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e9
+from atss_nb.training.step import make_optimizer, train_step
+from common import RESULTS, apart, command_line, machine, resident, seconds, write
 
 
 def step_of(recipe: Recipe) -> tuple:
@@ -34,13 +28,6 @@ def step_of(recipe: Recipe) -> tuple:
 
 def run_steps(recipe: Recipe) -> dict:
     "Two steps on noise with 100 objects an image: the second one holds the optimiser's momentum, too."
-    import torch
-
-    from atss_nb.model.retinanet import build_model
-    from atss_nb.recipes.recipes import train_config
-    from atss_nb.training.settings import best_precision
-    from atss_nb.training.step import make_optimizer, train_step
-
     config = replace(train_config(recipe, ""), precision=best_precision("cpu"))
     model = build_model(recipe.model, len(recipe.data.classes), pretrained=False)
     optimizer, rng, (height, width) = (
@@ -54,20 +41,16 @@ def run_steps(recipe: Recipe) -> dict:
     labels = torch.zeros(100, dtype=torch.long)
     images = [torch.rand(3, height, width, generator=rng) for _ in boxes]
     targets = [{"boxes": one, "labels": labels} for one in boxes]
-    before, start = peak(), time.perf_counter()
-    for _ in range(2):
-        train_step(model, images, targets, optimizer, config)
-    seconds = (time.perf_counter() - start) / 2
-    return {"precision": config.precision, "before_gb": before, "peak_gb": peak(), "step_s": seconds}
+    before = resident("VmHWM") / 1e9
+    steps = [seconds(lambda: train_step(model, images, targets, optimizer, config)) for _ in range(2)]
+    most = resident("VmHWM") / 1e9
+    return {"precision": config.precision, "before_gb": before, "peak_gb": most, "step_s": sum(steps) / 2}
 
 
 def measure(recipe: Recipe) -> dict:
     "The same in a fresh process."
-    found = subprocess.run(
-        [sys.executable, __file__, "--one", recipe.name], stdout=subprocess.PIPE, check=True
-    )
     size, batch = list(recipe.transforms.size), recipe.optimizer.batch_size
-    return {"size": size, "batch_size": batch} | json.loads(found.stdout)
+    return {"size": size, "batch_size": batch} | apart(__file__, "--one", recipe.name)
 
 
 def table(rows: dict[str, dict]) -> str:
@@ -79,7 +62,7 @@ def table(rows: dict[str, dict]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("names", nargs="*", help="rows; without: all")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -93,14 +76,8 @@ def main() -> None:
         rows[name] = done[kind]
         print(f"{name}: {rows[name]['peak_gb']:.1f} GB", file=sys.stderr, flush=True)
     print(table(rows))
-    cpu = platform.processor() or platform.machine()
-    report = {
-        "machine": {"cpu": cpu, "cores": os.cpu_count()},
-        "python": platform.python_version(),
-        "rows": rows,
-    }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    report = {"machine": machine(), "python": platform.python_version(), "rows": rows}
+    write(args.out or RESULTS / "memory.json", report)
 
 
 if __name__ == "__main__":

@@ -4,21 +4,14 @@ python bench/overlap.py                  prints a table and writes bench/results
 python bench/overlap.py --device cuda    the same work on a GPU, to bench/results/overlap_cuda.json
 """
 
-import argparse
-import json
-import math
 import os
 import platform
 import subprocess
 import sys
 import tempfile
 from importlib.metadata import version
-from pathlib import Path
-from statistics import median
-from time import perf_counter
 
 import numba
-import numpy as np
 import shapely
 import torch
 import torchvision
@@ -26,8 +19,8 @@ import torchvision
 from atss_nb.geometry.boxes import convert, obb2poly
 from atss_nb.geometry.nms import nms_rotated
 from atss_nb.geometry.overlap import box_iou_rotated
+from common import RESULTS, boxes_like_dota, command_line, median_seconds, write
 
-RESULTS = Path(__file__).parent / "results"
 EXTENTS = {"tile (centres in 1024 px)": 1024.0, "dense (centres in 100 px)": 100.0}
 FIRST_CALL = """
 from time import perf_counter
@@ -37,26 +30,6 @@ boxes = torch.rand(10, 5)
 start = perf_counter()
 box_iou_rotated(boxes, boxes)
 print(perf_counter() - start)"""
-
-
-def boxes_like_dota(n: int, extent: float, seed: int, **to) -> torch.Tensor:
-    "Centres anywhere, sides log-uniform from 6 to 300 px, any angle."
-    draw = np.random.default_rng(seed)
-    sides = np.exp(draw.uniform(math.log(6), math.log(300), (n, 2)))
-    turned = draw.uniform(-math.pi / 2, math.pi / 2, n)
-    return torch.tensor(np.c_[draw.uniform(0, extent, (n, 2)), sides, turned]).to(**to)
-
-
-def seconds(run, device: str, repeats: int) -> float:
-    "Median time of a call, after one to warm up."
-    times = []
-    for _ in range(repeats + 1):
-        start = perf_counter()
-        run()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(perf_counter() - start)
-    return median(times[1:])
 
 
 def plain_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -85,17 +58,22 @@ def pairwise(report, device: str, dtype: torch.dtype, repeats: int) -> None:
         a, b = (boxes_like_dota(n, extent, n, device=device, dtype=dtype) for n in (1000, 20_000))
         work = f"pairwise 1000 x 20,000, {place}"
         report(
-            work, "here", dtype, 2e7 / seconds(lambda a=a, b=b: box_iou_rotated(a, b), device, repeats) / 1e6
+            work,
+            "here",
+            dtype,
+            2e7 / median_seconds(lambda a=a, b=b: box_iou_rotated(a, b), repeats, device) / 1e6,
         )
         p, q = (convert(t, "le90", "torchvision") for t in (a[:100], b))  # a rate needs no more than 100 rows
-        theirs = seconds(lambda p=p, q=q: torchvision.ops.box_iou(p, q, fmt="cxcywhr"), device, repeats)
+        theirs = median_seconds(
+            lambda p=p, q=q: torchvision.ops.box_iou(p, q, fmt="cxcywhr"), repeats, device
+        )
         report(work, "torchvision", dtype, 2e6 / theirs / 1e6)
-        plain = seconds(lambda a=a, b=b: plain_iou(a[:20, None], b[None]), device, repeats)
+        plain = median_seconds(lambda a=a, b=b: plain_iou(a[:20, None], b[None]), repeats, device)
         report(work, "plain torch", dtype, 4e5 / plain / 1e6)
         if device == "cpu" and dtype == torch.float64:
             left, right = (shapely.polygons(obb2poly(t).numpy()) for t in (a[:20], b[:1000]))
-            polygons = seconds(
-                lambda p=left, q=right: shapely.area(shapely.intersection(p[:, None], q)), device, 1
+            polygons = median_seconds(
+                lambda p=left, q=right: shapely.area(shapely.intersection(p[:, None], q)), 1
             )
             report(work, "Shapely", dtype, 2e4 / polygons / 1e6)
 
@@ -113,7 +91,7 @@ def aligned(report, device: str, dtype: torch.dtype, repeats: int) -> None:
             ("here", lambda a, b: box_iou_rotated(a, b, aligned=True)),
             ("plain torch", plain_iou),
         ):
-            time = seconds(lambda iou=iou, a=a, b=b: both_ways(iou, a, b), device, 5 * repeats)
+            time = median_seconds(lambda iou=iou, a=a, b=b: both_ways(iou, a, b), 5 * repeats, device)
             report(f"aligned, forward and backward, {n:,} pairs", name, dtype, 1e3 * time)
 
 
@@ -134,10 +112,12 @@ def suppression(report, device: str, repeats: int) -> None:
         scores = torch.rand(n, generator=torch.Generator().manual_seed(0)).to(device)
         for threshold in (0.1, 0.5):
             work = f"NMS at {threshold}, {n:,} boxes"
-            time = seconds(lambda b=boxes, s=scores, t=threshold: nms_rotated(b, s, t), device, 3 * repeats)
+            time = median_seconds(
+                lambda b=boxes, s=scores, t=threshold: nms_rotated(b, s, t), 3 * repeats, device
+            )
             report(work, "here", torch.float32, 1e3 * time)
             if n == 2000:
-                time = seconds(lambda b=boxes, s=scores, t=threshold: matrix_nms(b, s, t), device, 1)
+                time = median_seconds(lambda b=boxes, s=scores, t=threshold: matrix_nms(b, s, t), 1, device)
                 report(work, "torchvision's matrix", torch.float32, 1e3 * time)
 
 
@@ -161,9 +141,7 @@ def machine(device: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--repeats", type=int, default=3, help="the median of so many runs counts")
     args = parser.parse_args()
@@ -192,9 +170,8 @@ def main() -> None:
         first_call(report)
     packages = {name: version(name) for name in ("torch", "torchvision", "numba", "numpy", "shapely")}
     result = {"machine": machine(args.device), "packages": packages, "repeats": args.repeats, "rows": rows}
-    RESULTS.mkdir(exist_ok=True)
     name = "overlap.json" if args.device == "cpu" else "overlap_cuda.json"
-    (RESULTS / name).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write(args.out or RESULTS / name, result)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,7 @@ Both write data/results/, and while they run, runs/. A run that was stopped goes
 import argparse
 import json
 import os
-import platform
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,8 +25,8 @@ from atss_nb.training.checkpoints import read_log
 from atss_nb.training.loop import load_model, train
 from atss_nb.training.settings import TrainConfig, open_split
 from atss_nb.training.trainer import validate
+from common import ROOT, arguments, command_line, processor, seconds, write
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "data" / "results"
 NINE = {"scales_per_octave": 3, "ratios": (0.5, 1.0, 2.0)}
 RULES = {
@@ -37,12 +35,6 @@ RULES = {
     "MaxIoU, nine anchors": {"assigner": "max_iou", **NINE},
 }
 SEEDS = (0, 1, 2)
-
-
-def processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def about(device: str, config: TrainConfig) -> dict:
@@ -55,22 +47,17 @@ def about(device: str, config: TrainConfig) -> dict:
 
 def timed_training(config: TrainConfig, out: Path, device: str) -> dict:
     "Train, and tell how long it took, stops left out, and how the losses went."
-    started, clock = time.perf_counter(), out / "seconds.txt"
-    train(config, out, device, resume=True)
-    seconds = time.perf_counter() - started + (float(clock.read_text()) if clock.exists() else 0)
-    clock.write_text(f"{seconds:.1f}")
+    clock = out / "seconds.txt"
+    taken = seconds(lambda: train(config, out, device, resume=True))
+    taken += float(clock.read_text()) if clock.exists() else 0
+    clock.write_text(f"{taken:.1f}")
     rows = read_log(out / "log.jsonl")
     curve = [{k: row[k] for k in ("step", "loss")} for row in rows if "loss" in row]
     counts = [(row["positives"], row["orphans"]) for row in rows if "positives" in row]
     per_object, orphans = (sum(column) / len(column) for column in zip(*counts, strict=True))
     scores = [{k: row[k] for k in ("epoch", "AP50", "mAP")} for row in rows if "AP50" in row]
     numbers = {"positives_per_object": round(per_object, 2), "orphans": round(orphans, 4)}
-    return {"seconds": round(seconds, 1), **numbers, "validations": scores, "losses": curve}
-
-
-def write(path: Path, report: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return {"seconds": round(taken, 1), **numbers, "validations": scores, "losses": curve}
 
 
 def scenes(args: argparse.Namespace) -> None:
@@ -93,7 +80,7 @@ def scenes(args: argparse.Namespace) -> None:
             rows.append(row)
             print(f"{rule:22} seed {seed}: AP50 {score.AP50:.3f}, {row['seconds']:.0f} s", flush=True)
             shown = replace(config, data="runs/scenes/data")
-            write(RESULTS / "scenes.json", about(args.device, shown) | {"runs": rows})
+            write(args.out or RESULTS / "scenes.json", about(args.device, shown) | {"runs": rows})
 
 
 THREE = ("Person", "Car", "Bicycle")
@@ -130,18 +117,17 @@ def hit_uav(args: argparse.Namespace) -> None:
         "nms_threshold": threshold,
         "val_AP50_of_three_by_nms": {t: r["of three"] for t, r in found.items()},
     }
-    write(RESULTS / "hit_uav.json", report | scores | chosen | {"test_images": len(said)})
+    write(args.out or RESULTS / "hit_uav.json", report | scores | chosen | {"test_images": len(said)})
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("run", choices=["scenes", "hit-uav"])
     parser.add_argument("--data", help="of hit-uav: folder with train, val and test")
     parser.add_argument("--size", type=int, default=512, help="of hit-uav: long side of the images [px]")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--device", default="cpu")
-    args = parser.parse_args()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count())))
+    args = arguments(parser, threads=int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     {"scenes": scenes, "hit-uav": hit_uav}[args.run](args)
 
 

@@ -5,12 +5,7 @@ Processor time on one thread: what else the machine does hardly counts.
 python bench/step.py [--side 1024] [--objects 100] [--repeats 3]    prints a table and writes bench/results/step.json
 """
 
-import argparse
-import json
-import os
-import platform
 from collections import defaultdict
-from pathlib import Path
 from statistics import median
 from time import process_time
 
@@ -18,6 +13,7 @@ import torch
 
 from atss_nb.model import retinanet
 from atss_nb.model.config import ModelConfig
+from common import RESULTS, arguments, boxes_like_dota, command_line, machine, seconds, write
 
 RULES = {
     "ATSS, 1 anchor": {},
@@ -28,12 +24,8 @@ OURS = ("assignment", "decoding", "class loss", "box loss", "checks and bookkeep
 
 
 def scene(side: int, objects: int) -> tuple[list, list]:
-    "Noise and oriented boxes, sides log-uniform from 6 to 300 px: time does not depend on what is seen."
-    rng = torch.Generator().manual_seed(0)
-    boxes = torch.rand(objects, 5, generator=rng)
-    boxes[:, :2] *= side
-    boxes[:, 2:4] = 6 * (boxes[:, 2:4] * 3.9).exp()
-    boxes[:, 4] = (boxes[:, 4] - 0.5) * torch.pi
+    "Noise and oriented boxes: time does not depend on what is seen."
+    rng, boxes = torch.Generator().manual_seed(0), boxes_like_dota(objects, side).float()
     labels = torch.randint(15, (objects,), generator=rng)
     return [torch.rand(3, side, side, generator=rng)], [{"boxes": boxes, "labels": labels}]
 
@@ -70,9 +62,7 @@ def watch(model: retinanet.RetinaNet, clock: Clock) -> None:
 def one_step(model: retinanet.RetinaNet, clock: Clock, data: tuple[list, list]) -> dict[str, float]:
     "The seconds of each part of one step."
     clock.seconds.clear()
-    start = process_time()
-    model(*data)
-    forward = process_time() - start
+    forward = seconds(lambda: model(*data), clock=process_time)
     parts = dict(clock.seconds)
     inside = sum(parts[name] for name in OURS[1:-1])
     parts["checks and bookkeeping"] = parts.pop("all losses") - inside
@@ -107,27 +97,17 @@ def table(found: dict[str, dict]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--side", type=int, default=1024, help="of the image [px]")
     parser.add_argument("--objects", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
+    args = arguments(parser)
     found = {name: measure(rule, args.side, args.objects, args.repeats) for name, rule in RULES.items()}
     print(f"RetinaNet, ResNet-50, one image of {args.side} px, {args.objects} objects, float32; median times")
     print(table(found))
-    cpu = platform.processor() or platform.machine()
-    report = {
-        "machine": {"cpu": cpu, "cores": os.cpu_count(), "threads": 1},
-        "torch": torch.__version__,
-        "side": args.side,
-        "objects": args.objects,
-        "repeats": args.repeats,
-        "rules": found,
-    }
-    results = Path(__file__).parent / "results"
-    results.mkdir(exist_ok=True)
-    (results / "step.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    asked = {"side": args.side, "objects": args.objects, "repeats": args.repeats}
+    report = {"machine": machine(threads=1), "torch": torch.__version__, **asked, "rules": found}
+    write(args.out or RESULTS / "step.json", report)
 
 
 if __name__ == "__main__":

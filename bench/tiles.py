@@ -4,19 +4,15 @@ python bench/tiles.py [--scenes 2] [--huge 30000]    prints a table, writes benc
 
 Pillow alone decodes each image, crops the same windows, pads them alike and writes PNGs: no plan, no labels, no
 checksums, nothing that survives a kill. It does so with the compression that the split uses, and with its own
-default. All three run in this one process, in turns. Memory is what Linux calls VmHWM,
+default. All three run in this one process, in turns; what counts is CPU time, all threads together. Memory is what Linux calls VmHWM,
 the most that was ever resident, in a process of its own that has imported the library and then splits.
 """
 
 import argparse
 import json
-import os
-import platform
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
-from time import perf_counter, process_time
+from time import process_time
 
 import numpy as np
 import PIL
@@ -25,8 +21,8 @@ from PIL import Image
 from atss_nb.scenes.scenes import write_scenes
 from atss_nb.tiles.split import plan_split, split
 from atss_nb.tiles.tiles import STYLES, Tiling
+from common import RESULTS, ROOT, apart, command_line, machine, resident, seconds, write
 
-ROOT = Path(__file__).resolve().parent.parent
 DOTA = ROOT.parent / "shared/data/dota"  # real images, where they are at hand
 TILINGS = {"1024, gap 200": Tiling(), "512, gap 100": Tiling(size=512, gap=100)}
 HUGE = {  # how libvips writes the large image
@@ -65,7 +61,7 @@ def rates(folder: Path, tiling: Tiling, repeats: int) -> dict[str, float]:
                 lambda: pillow_alone(folder, Path(home) / "same", plan, tiling, compress_level=3),  # noqa: B023
                 lambda: pillow_alone(folder, Path(home) / "default", plan, tiling),  # noqa: B023
             ]
-            rounds.append([seconds(work) for work in works])
+            rounds.append([seconds(work, clock=process_time) for work in works])
             assert_same(Path(home) / "split/images", Path(home) / "same")
     times, count = np.array(rounds[1:]), len(plan["tiles"])
     ours, same, default = (count / np.median(times, 0)).tolist()
@@ -78,13 +74,6 @@ def rates(folder: Path, tiling: Tiling, repeats: int) -> dict[str, float]:
         "ratio": share,
         "ratio, default": share_default,
     }
-
-
-def seconds(work) -> float:
-    "Of CPU time, all threads together: what one process costs, whatever else the machine does."
-    start = process_time()
-    work()
-    return process_time() - start
 
 
 def assert_same(ours: Path, theirs: Path) -> None:
@@ -104,18 +93,11 @@ def paint(path: Path, size: int, options: dict) -> None:
     image.copy(interpretation="srgb").write_to_file(str(path), **options)
 
 
-def resident(key: str) -> int:
-    "Bytes of memory of this process: VmRSS now, VmHWM at most so far."
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key + ":"))
-
-
 def child(folder: Path) -> None:
     "Split one huge image in this process, which has done nothing else; prints what it took."
-    before, start = resident("VmRSS"), perf_counter()
-    report = split(folder, folder / "out", Tiling())
-    facts = {"before": before, "most": resident("VmHWM"), "seconds": perf_counter() - start}
-    print(json.dumps(facts | {"tiles": report.tiles}))
+    before, tiles = resident("VmRSS"), []
+    taken = seconds(lambda: tiles.append(split(folder, folder / "out", Tiling()).tiles))
+    print(json.dumps({"before": before, "most": resident("VmHWM"), "seconds": taken, "tiles": tiles[0]}))
 
 
 def huge(size: int, kind: str) -> dict:
@@ -124,9 +106,9 @@ def huge(size: int, kind: str) -> dict:
     with tempfile.TemporaryDirectory() as home:
         (Path(home) / "images").mkdir()
         paint(Path(home) / f"images/huge{suffix}", size, options)
-        words = [sys.executable, __file__, "--child", home]
-        done = subprocess.run(words, check=True, capture_output=True, text=True)
-        return json.loads(done.stdout) | {"file": (Path(home) / f"images/huge{suffix}").stat().st_size}
+        return apart(__file__, "--child", home) | {
+            "file": (Path(home) / f"images/huge{suffix}").stat().st_size
+        }
 
 
 def data_sets(home: Path, scenes: int) -> dict[str, Path]:
@@ -151,13 +133,12 @@ def throughput(scenes: int, repeats: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--scenes", type=int, default=2, help="how many scenes of 4,000 px (2)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds that count (3)")
     parser.add_argument(
         "--huge", type=int, default=30_000, help="side of the huge image [px] (30000); 0: none"
     )
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/tiles.json")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -170,13 +151,7 @@ def main() -> None:
             f"{args.huge} px, {kind}: {row['tiles']} tiles in {row['seconds']:.0f} s, at most {most:.0f} MB,"
         )
         print(f"  {gained:.0f} MB beyond the imports; the file has {row['file'] / 1e6:.0f} MB")
-    machine = {
-        "cpu": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "Pillow": PIL.__version__,
-    }
-    args.out.parent.mkdir(exist_ok=True)
-    args.out.write_text(json.dumps({"machine": machine, **result}, indent=1) + "\n")
+    write(args.out or RESULTS / "tiles.json", {"machine": machine(Pillow=PIL.__version__), **result})
     return None
 
 

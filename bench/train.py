@@ -5,45 +5,27 @@ python bench/train.py [--model resnet18] [--side 512] [--batch 8] [--workers 1] 
 """
 
 import argparse
-import json
 import os
-import platform
 import resource
 import tempfile
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 
 import torch
 from torch import nn
 
+from atss_nb.core.devices import autocast, send
 from atss_nb.data.datasets import read_image
 from atss_nb.data.dota import DOTA_V10_CLASSES
 from atss_nb.model.config import ModelConfig
-from atss_nb.model.targets import autocast, normalized_batch, send
+from atss_nb.model.targets import normalized_batch
 from atss_nb.scenes.scenes import write_scenes
 from atss_nb.training.settings import TrainConfig, open_split
 from atss_nb.training.step import train_step
 from atss_nb.training.trainer import Trainer
-
-
-def now(device: torch.device) -> float:
-    "The time when a GPU has done all that it was told."
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return perf_counter()
-
-
-def seconds(work, repeats: int, device: torch.device) -> float:
-    "The median of several calls after one to warm up; on a GPU until it has finished."
-    times = []
-    for _ in range(repeats + 1):
-        start = perf_counter()
-        work()
-        times.append(now(device) - start)
-    return median(times[1:])
+from common import RESULTS, command_line, machine, median_seconds, seconds, write
 
 
 class Waiting:
@@ -72,23 +54,22 @@ def ceiling(run: Trainer, images: list[torch.Tensor], repeats: int) -> float:
         nn.utils.clip_grad_norm_(model.parameters(), 1e-6)  # hardly moves the weights
         optimizer.step()
 
-    return seconds(work, repeats, batch.device)
+    return median_seconds(work, repeats, batch.device.type)
 
 
 def parts(run: Trainer, images: list, targets: list, repeats: int) -> dict[str, float]:
     "Seconds a step of what can be measured by itself."
-    device, config = run.engine.device, run.config
+    device, config = run.engine.device.type, run.config
     paths, plain = run.data.images[: len(images)], open_split(config, "train")
     pixels = [plain[i] for i in range(len(images))]
-    there, size = [send(image, device) for image in images], images[0].shape[-2:]
-    cpu = torch.device("cpu")
+    there, size = [send(image, run.engine.device) for image in images], images[0].shape[-2:]
     return {
-        "decoding": seconds(lambda: [read_image(p) for p in paths], repeats, cpu),
-        "augmentation": seconds(lambda: [run.data.transforms(*one) for one in pixels], repeats, cpu),
-        "assignment": seconds(lambda: run.model.anchor_targets(targets, size), repeats, device),
-        "optimizer": seconds(run.optimizer.step, repeats, device),
+        "decoding": median_seconds(lambda: [read_image(p) for p in paths], repeats),
+        "augmentation": median_seconds(lambda: [run.data.transforms(*one) for one in pixels], repeats),
+        "assignment": median_seconds(lambda: run.model.anchor_targets(targets, size), repeats, device),
+        "optimizer": median_seconds(run.optimizer.step, repeats, device),
         "network alone": ceiling(run, there, repeats),
-        "whole step": seconds(
+        "whole step": median_seconds(
             lambda: train_step(run.network, there, targets, run.optimizer, config), repeats, device
         ),
     }
@@ -99,10 +80,8 @@ def running(run: Trainer, steps: int) -> dict[str, float]:
     run.stream = waiting = Waiting(run.stream)
     loop = run.epoch()
     list(islice(loop, 2))
-    start = now(run.engine.device)
-    list(islice(loop, steps))
-    whole = (now(run.engine.device) - start) / steps
-    return {"running": whole, "waiting": median(waiting.seconds[2:])}
+    whole = seconds(lambda: list(islice(loop, steps)), run.engine.device.type)
+    return {"running": whole / steps, "waiting": median(waiting.seconds[2:])}
 
 
 def memory(device: torch.device) -> float:  # [MB] the most taken so far
@@ -112,7 +91,7 @@ def memory(device: torch.device) -> float:  # [MB] the most taken so far
 
 
 def measure(args: argparse.Namespace, folder: str) -> dict:
-    write_scenes(Path(folder) / "train", n=args.batch * (args.steps + 2), size=args.side, seed=0)
+    write_scenes(f"{folder}/train", n=args.batch * (args.steps + 2), size=args.side, seed=0)
     small, kept = args.model == "small", {"frozen_stages": 1, "norm_eval": True} if args.frozen else {}
     model = ModelConfig.small() if small else ModelConfig.resnet(int(args.model[6:]), weights=None, **kept)
     config = TrainConfig(
@@ -145,7 +124,7 @@ def table(found: dict[str, float], batch: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--model", default="resnet18", help="small, resnet18, ..., resnet101")
     parser.add_argument("--side", type=int, default=512, help="of the images [px]")
     parser.add_argument("--batch", type=int, default=8)
@@ -167,13 +146,10 @@ def main() -> None:
     )
     print(table(found["seconds"], args.batch))
     gpu = torch.cuda.get_device_name() if args.device.startswith("cuda") else None
-    machine = {"cpu": platform.processor() or platform.machine(), "threads": threads, "gpu": gpu}
-    results = Path(__file__).parent / "results"
-    results.mkdir(exist_ok=True)
-    report = {"machine": machine, "torch": torch.__version__, "asked": vars(args), **found}
-    (results / ("train_gpu.json" if gpu else "train.json")).write_text(
-        json.dumps(report, indent=1) + "\n", encoding="utf-8"
-    )
+    asked = {name: value for name, value in vars(args).items() if name != "out"}
+    facts = machine(threads=threads, gpu=gpu)
+    report = {"machine": facts, "torch": torch.__version__, "asked": asked, **found}
+    write(args.out or RESULTS / ("train_gpu.json" if gpu else "train.json"), report)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from atss_nb.cli.main import main
 from atss_nb.core.errors import LabelError
-from atss_nb.evaluation.breakdown import MEASURES, _judged, _weighted_means, analyse, bootstrap, evaluate_by
-from atss_nb.evaluation.errors import ERRORS, as_case, best_f1, confusion_matrix, error_types
-from atss_nb.evaluation.precision import IOU_THRESHOLDS, evaluate
+from atss_nb.evaluation.breakdown import MEASURES, _matching, _weighted_means, analyse, bootstrap, evaluate_by
+from atss_nb.evaluation.errors import ERRORS, best_f1, confusion_matrix, error_types
+from atss_nb.evaluation.evaluate import IOU_THRESHOLDS, evaluate
+from atss_nb.evaluation.matching import as_case
 from atss_nb.evaluation.task1 import Prediction, read_merged, read_results
 from atss_nb.geometry.boxes import hbb2obb, obb2hbb
 from atss_nb.geometry.overlap import box_iou_rotated
@@ -49,9 +50,9 @@ def test_a_drawn_set_scores_like_its_images_written_out(seed):
     "The bootstrap's weights against `evaluate` on the images repeated."
     predictions, targets = crowd(seed)
     drawn = np.sort(np.random.default_rng(seed).integers(5, size=5))
-    told = _judged(as_case(predictions, targets, NAMES), "area", IOU_THRESHOLDS, "mmrotate")
-    verdicts = np.stack(list(told.verdicts(told.ignored).values()))
-    means = _weighted_means(told, verdicts, np.bincount(drawn, minlength=5), 3)
+    matching = _matching(as_case(predictions, targets, NAMES), "area", IOU_THRESHOLDS, "mmrotate")
+    outcomes = np.stack(list(matching.outcomes(matching.matched.ignored).values()))
+    means = _weighted_means(matching, outcomes, np.bincount(drawn, minlength=5))
     # copies of a detection stay together, those of different detections do not mix
     copies = [predictions[i] | {"scores": predictions[i]["scores"] - 1e-9 * n} for n, i in enumerate(drawn)]
     out = evaluate(copies, [targets[i] for i in drawn], NAMES, "area", protocol="mmrotate")
@@ -65,10 +66,10 @@ def test_a_drawn_set_scores_like_its_images_written_out(seed):
 @seeds
 def test_every_image_once_is_the_evaluation(seed):
     case = as_case(*crowd(seed), NAMES)
-    told = _judged(case, "area", IOU_THRESHOLDS, "mmrotate")
-    verdicts = np.stack(list(told.verdicts(told.ignored).values()))
+    matching = _matching(case, "area", IOU_THRESHOLDS, "mmrotate")
+    outcomes = np.stack(list(matching.outcomes(matching.matched.ignored).values()))
     means, out = (
-        _weighted_means(told, verdicts, np.ones(5, int), 3),
+        _weighted_means(matching, outcomes, np.ones(5, int)),
         evaluate(*crowd(seed), NAMES, "area", protocol="mmrotate"),
     )
     if out.mAP is not None:
@@ -138,8 +139,9 @@ def test_bins_share_out_the_objects(seed):
 def test_best_f1_is_the_best_of_all_cuts(seed):
     result = evaluate(*crowd(seed), NAMES)
     for name, cut in best_f1(result).items():
-        recall, precision, _ = result.curves[name]
-        values = [2 * p * r / (p + r) for p, r in zip(precision, recall, strict=True) if p + r > 0]
+        curve = result.curves[name]
+        points = zip(curve.precision, curve.recall, strict=True)
+        values = [2 * p * r / (p + r) for p, r in points if p + r > 0]
         assert (cut["f1"] if cut else 0) == pytest.approx(max(values, default=0))
 
 

@@ -156,7 +156,7 @@ def test_help_is_light():
 
 
 def test_module_is_the_command():
-    command = [sys.executable, "-m", "atss_nb.cli.main", "--version"]
+    command = [sys.executable, "-m", "atss_nb.cli", "--version"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("atss_nb ")
 
 

@@ -225,7 +225,7 @@ def test_two_images_of_one_name_are_refused(tmp_path):
 
 
 def test_unknown_format_and_folder(tmp_path):
-    with pytest.raises(ValueError, match="format 'voc'; expected one of dota, hrsc2016"):
+    with pytest.raises(ValueError, match="format='voc': expected one of 'dota', 'hrsc2016'"):
         read_dataset("voc", tmp_path)
     with pytest.raises(FileNotFoundError, match="there is no such folder"):
         detect_format(tmp_path / "gone")
@@ -238,7 +238,7 @@ def test_unknown_format_and_folder(tmp_path):
 def test_renaming_can_merge_classes_and_refuses_strangers(tmp_path):
     data = LabelledSet("", [one_image(tmp_path, FULL)], ("ship", "boat"))
     assert rename(data, {"boat": "ship"}).classes == ("ship",)
-    with pytest.raises(ValueError, match="class 'car'; expected one of ship, boat"):
+    with pytest.raises(ValueError, match="class='car': expected one of 'ship', 'boat'"):
         rename(data, {"car": "auto"})
 
 

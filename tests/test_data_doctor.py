@@ -155,7 +155,7 @@ def test_convert_refuses(healthy, tmp_path, capsys):
     assert main(["convert", str(healthy), str(healthy), "--to", "coco"]) == 1
     assert "expected a new or empty folder" in capsys.readouterr().err
     assert main(["convert", str(healthy), str(tmp_path / "x"), "--to", "voc"]) == 1
-    assert "expected one of dota" in capsys.readouterr().err
+    assert "expected one of 'dota'" in capsys.readouterr().err
     assert main(["convert", str(healthy), str(tmp_path / "x"), "--to", "hrsc2016"]) == 1
     assert "hrsc2016 cannot hold the class" in capsys.readouterr().err
     with pytest.raises(SystemExit) as leave:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from atss_nb.cli.main import atss
 from atss_nb.core.errors import LabelError
 from atss_nb.data.dota import Annotation, read_dota, task1_line, write_dota
-from atss_nb.evaluation.precision import evaluate
+from atss_nb.evaluation.evaluate import evaluate
 from atss_nb.evaluation.task1 import read_task1
 from atss_nb.geometry.boxes import poly2obb
 from atss_nb.geometry.quads import quad_iou

@@ -68,7 +68,7 @@ def test_killed_in_the_middle_and_run_again(scenes, tmp_path):
     split(scenes, tmp_path / "quiet", TILING)
     out, total = tmp_path / "out", len(list((tmp_path / "quiet/images").iterdir()))
     words = ["split", scenes, out, "--size", 128, "--gap", 32, "--workers", 1]
-    command = [sys.executable, "-m", "atss_nb.cli.main", *map(str, words)]
+    command = [sys.executable, "-m", "atss_nb.cli", *map(str, words)]
     for share in (0.2, 0.6):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         while process.poll() is None and len(list(out.glob("images/[!.]*.png"))) < share * total:

@@ -22,7 +22,7 @@ pytest.importorskip("accelerate")
 
 WORK = """
 import os, sys
-from atss_nb.training import loop
+from atss_nb.training import loop as training
 from atss_nb.training.settings import TrainConfig
 training._LOG_EVERY = 1
 rank, dies = int(os.environ["RANK"]), len(sys.argv) > 3

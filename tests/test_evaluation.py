@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atss_nb.data.dota import DOTA_V10_CLASSES
-from atss_nb.evaluation.precision import PROTOCOLS, Evaluation, evaluate, match_image
+from atss_nb.evaluation.evaluate import PROTOCOLS, Evaluation, evaluate, match_image
+from atss_nb.evaluation.matching import as_case
 from atss_nb.evaluation.protocols import compare_protocols
 from atss_nb.evaluation.task1 import read_results
 from atss_nb.geometry.boxes import obb2hbb, obb2poly, poly2obb
@@ -151,9 +152,9 @@ def random_case(seed: int, images: int = 4, classes: int = 3) -> tuple[list[dict
 
 def twin(predictions, targets, label, threshold, metric, protocol) -> float | None:
     "Average precision from the definition, with lists."
-    strict, difficult = PROTOCOLS[protocol][:2]
+    rule = PROTOCOLS[protocol]
     objects = [t["boxes"][t["labels"] == label] for t in targets]
-    hard = [(t["difficult"] & (difficult == "ignore"))[t["labels"] == label] for t in targets]
+    hard = [(t["difficult"] & rule.ignore_difficult)[t["labels"] == label] for t in targets]
     total = sum(int((~h).sum()) for h in hard)
     rows = [
         (-score, i, m)
@@ -166,7 +167,7 @@ def twin(predictions, targets, label, threshold, metric, protocol) -> float | No
         boxes = torch.from_numpy(predictions[i]["boxes"][m : m + 1]), torch.from_numpy(objects[i])
         iou = box_iou_rotated(*boxes)[0].tolist() or [0.0]
         best = iou.index(max(iou))
-        if not (iou[best] > threshold if strict else iou[best] >= threshold):
+        if not (iou[best] > threshold if rule.strict else iou[best] >= threshold):
             hits.append(0)
         elif not hard[i][best]:
             hits.append(int((i, best) not in taken))
@@ -333,7 +334,9 @@ def test_polygons_are_checked():
 
 def test_the_fixed_protocols_are_mmrotates_rules_with_their_metric():
     predictions, targets = random_case(11, images=30)
-    results = {(e.protocol, e.metric): e for e in compare_protocols(predictions, targets, ["a", "b", "c"])}
+    results = {
+        (e.protocol, e.metric): e for e in compare_protocols(as_case(predictions, targets, ["a", "b", "c"]))
+    }
     for name, metric in (("hrsc-voc07", "voc07"), ("hrsc-voc12", "area")):
         assert results[name, metric].per_class == results["mmrotate", metric].per_class
 

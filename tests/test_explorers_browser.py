@@ -495,7 +495,7 @@ def test_answers_come_in_order_while_dragging(view):
 
 
 def test_atss_explore_opens_on_the_microscope(opened, tmp_path):
-    command = [sys.executable, "-m", "atss_nb.cli.main", "explore", "--no-browser"]
+    command = [sys.executable, "-m", "atss_nb.cli", "explore", "--no-browser"]
     server = subprocess.Popen(command, env=clean_environment(tmp_path), stdout=subprocess.PIPE, text=True)
     try:
         address = server.stdout.readline().split()[-1]

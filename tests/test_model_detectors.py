@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from atss_nb.evaluation.precision import evaluate
+from atss_nb.evaluation.evaluate import evaluate
 from atss_nb.geometry.boxes import AngleDef, inside_margin, regularize
 from atss_nb.model.config import ModelConfig, SecondStage
 from atss_nb.model.retinanet import BOX_LOSSES, build_model
@@ -277,7 +277,7 @@ def test_bad_images_are_named(model):
         ("box_loss", "logarithm", "did you mean log"),
         ("regression", "points", "did you mean point"),
         ("extra_levels", "inputs", "did you mean input"),
-        ("atss_preset", "papers", "expected one of paper"),
+        ("atss_preset", "papers", "did you mean paper"),
         ("angle", "le_90", "did you mean le90"),
         ("strides", (4, 8, 32), "expected doubling strides"),
         ("frozen_stages", 1, "frozen_stages=1: expected one of None"),

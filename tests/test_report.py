@@ -12,15 +12,9 @@ import torch
 
 matplotlib.use("agg")
 
-from atss_nb.evaluation.precision import evaluate  # noqa: E402
-from atss_nb.plots.images import (  # noqa: E402
-    class_style,
-    detection_sheet,
-    draw_boxes,
-    plot_ap_curve,
-    plot_loss_curve,
-    show_image,
-)
+from atss_nb.evaluation.evaluate import evaluate  # noqa: E402
+from atss_nb.plots.curves import plot_ap_curve, plot_loss_curve  # noqa: E402
+from atss_nb.plots.images import class_style, detection_sheet, draw_boxes, show_image  # noqa: E402
 from atss_nb.plots.report import write_report  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -12,7 +12,7 @@ import torch
 from atss_nb.cli.main import main
 from atss_nb.cli.results import PROTOCOL_NAMES
 from atss_nb.core.errors import LabelError
-from atss_nb.evaluation.precision import PROTOCOLS
+from atss_nb.evaluation.evaluate import PROTOCOLS
 from atss_nb.evaluation.task1 import Prediction, read_results, write_task1
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -10,10 +10,12 @@ import shapely
 from PIL import Image
 
 from atss_nb.data.dota import DOTA_V10_CLASSES, read_dota
-from atss_nb.scenes import craft, facilities, scenes
-from atss_nb.scenes.canvas import ASPHALT, Canvas, Frame, Weather, paint
-from atss_nb.scenes.grounds import FLOORS, INSIDE, SHOWN, TINY, World, difficult
-from atss_nb.scenes.scenes import DIFFICULTIES, Difficulty, make_scene, write_scenes
+from atss_nb.scenes import craft, facilities
+from atss_nb.scenes.canvas import ASPHALT, Canvas, Weather, paint
+from atss_nb.scenes.layout import Difficulty, compose
+from atss_nb.scenes.scenes import DIFFICULTIES, make_scene, write_scenes
+from atss_nb.scenes.shapes import Frame
+from atss_nb.scenes.world import FLOORS, INSIDE, SHOWN, TINY, World, difficult
 
 COLOUR = np.array((90, 90, 90))
 OBJECTS = {
@@ -190,7 +192,7 @@ class Spy(World):
 def test_nothing_is_painted_over_an_object_but_trees_and_what_stands_on_it(size, gsd, level):
     for seed in range(25 if size < 300 else 4):
         world = Spy((size, size), gsd, np.random.default_rng((7, seed)))
-        scenes.compose(world, DIFFICULTIES[level])
+        compose(world, DIFFICULTIES[level])
         later = [shapely.Polygon(s.points * gsd).buffer(0) for s in world.canvas.shapes]
         tree = shapely.STRtree(later)
         for box, name, end in zip(world.polys, world.classes, getattr(world, "spans", []), strict=True):
@@ -320,7 +322,7 @@ def test_wrong_sizes_are_named(wrong):
 def test_tiles_leave_no_seam():
     "A picture that is rendered in small tiles has the same averages as one rendered at once."
     world = World((120, 160), 0.2, np.random.default_rng(5))
-    scenes.compose(world)
+    compose(world)
     whole, tiled = (world.canvas.render(np.random.default_rng(0), tile) for tile in (1000, 33))
     means = [i[:120].reshape(12, 10, 16, 10, 3).mean((1, 3)) for i in (whole, tiled)]
     assert np.abs(means[0] - means[1]).max() < 5

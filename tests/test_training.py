@@ -51,7 +51,7 @@ def same(run, other) -> bool:
 
 STEP_BY_STEP = """
 import sys
-from atss_nb.training import loop
+from atss_nb.training import loop as training
 from atss_nb.training.settings import TrainConfig
 training._LOG_EVERY = 1
 print("ready", flush=True)

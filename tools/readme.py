@@ -1,11 +1,16 @@
-"README.md from nbs/index.ipynb: prose, code and text outputs; pictures by their file. `--check` only compares."
+"""The contents in nbs/index.ipynb from the notebooks, and README.md from nbs/index.ipynb.
+
+The two tables of the index list every lesson and every workshop notebook by its title; what a package is for is
+said in the table itself. README.md takes prose, code and text outputs, and pictures by their file.
+"""
 
 import json
 import re
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+NBS = ROOT / "nbs"
+INDEX = NBS / "index.ipynb"
 HEADER = "<!-- Generated from nbs/index.ipynb by tools/readme.py: edit the notebook. -->\n"
 
 
@@ -33,16 +38,40 @@ def cell_text(cell: dict) -> list[str]:
     return shown + [text for output in cell["outputs"] if (text := output_text(output))]
 
 
-def readme() -> str:
-    notebook = json.loads((ROOT / "nbs/index.ipynb").read_text(encoding="utf-8"))
-    return "\n".join([HEADER, *(block for cell in notebook["cells"] for block in cell_text(cell))])
+def link(path: Path) -> tuple[str, str]:
+    "A link from the index to a notebook, and the notebook's one line."
+    first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
+    title, line = (text.lstrip("#> ") for text in first.split("\n")[:2])
+    return f"[{title}]({path.relative_to(NBS).as_posix()})", line
+
+
+def contents(text: str) -> str:
+    "Prose of the index with today's notebooks in its two tables."
+    stars = dict(re.findall(r"^\| (\d\d)( \*)? \|", text, re.M))
+    purposes = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", text, re.M))
+    lessons = {path.stem[:2]: link(path) for path in sorted(NBS.glob("course/*.ipynb"))}
+    packages: dict[str, list[str]] = {name: [] for name in purposes}
+    for path in sorted(NBS.glob("workshop/*/*.ipynb")):
+        packages.setdefault(path.parent.name, []).append(link(path)[0])
+    rows = "".join(f"| {n}{stars.get(n, '')} | {title} | {line} |\n" for n, (title, line) in lessons.items())
+    text = re.sub(r"(^\| \d\d.*\n)+", lambda _: rows, text, flags=re.M)
+    rows = "".join(
+        f"| `{p}` | {purposes.get(p, '')} | {', '.join(links)} |\n" for p, links in packages.items()
+    )
+    return re.sub(r"(^\| `\w+` \|.*\n)+", lambda _: rows, text, flags=re.M)
+
+
+def main() -> None:
+    notebook = json.loads(INDEX.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        if "\n## The workshop\n" in (text := "".join(cell["source"])):
+            cell["source"] = contents(text).splitlines(keepends=True)
+    INDEX.write_text(
+        json.dumps(notebook, sort_keys=True, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    blocks = [block for cell in notebook["cells"] for block in cell_text(cell)]
+    (ROOT / "README.md").write_text("\n".join([HEADER, *blocks]), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    target = ROOT / "README.md"
-    if "--check" in sys.argv:
-        sys.exit(
-            target.read_text(encoding="utf-8") != readme()
-            and "README.md is older than nbs/index.ipynb: run make format"
-        )
-    target.write_text(readme(), encoding="utf-8")
+    main()
