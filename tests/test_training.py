@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -202,7 +203,7 @@ def test_notes_of_a_broken_step_are_read_before_anything_is_saved(config, stages
     classes = run.model.head.class_conv if stages == 1 else run.model.head.class_fc
     steps = run.epoch()
     next(steps)
-    state = run.state()
+    state = deepcopy(run.state())
     torch.nn.init.constant_(classes.bias, float("nan"))
     next(steps)  # says nothing yet
     with pytest.raises(FloatingPointError, match=f"{what} in one of the last batches"):
