@@ -12,7 +12,8 @@ from statistics import median
 import torch
 from torchvision.ops import box_iou
 
-from atss_nb.geometry.boxes import convert, inside_margin
+from atss_nb.geometry.boxes import inside_margin
+from atss_nb.geometry.conventions import convert
 from atss_nb.geometry.overlap import box_iou_rotated
 from atss_nb.samples.anchors import AnchorGrid, Anchors
 from atss_nb.samples.assign import ATSS, MaxIoU

@@ -16,7 +16,8 @@ import shapely
 import torch
 import torchvision
 
-from atss_nb.geometry.boxes import convert, obb2poly
+from atss_nb.geometry.boxes import obb2poly
+from atss_nb.geometry.conventions import convert
 from atss_nb.geometry.nms import nms_rotated
 from atss_nb.geometry.overlap import box_iou_rotated
 from common import RESULTS, boxes_like_dota, command_line, median_seconds, write

@@ -205,7 +205,7 @@ def test_find_split(tmp_path):
         find_split(tmp_path, "test")
     with pytest.raises(FileNotFoundError, match="no such folder"):
         find_split(tmp_path / "gone", "train")
-    with pytest.raises(ValueError, match="expected one of train, val, test, got 'trian'"):
+    with pytest.raises(ValueError, match="did you mean train"):
         find_split(tmp_path, "trian")
     (tmp_path / "val").mkdir()
     with pytest.raises(ValueError, match="both val and valid"):

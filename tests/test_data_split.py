@@ -14,11 +14,12 @@ import pytest
 from PIL import Image
 
 from atss_nb.core.errors import LabelError
-from atss_nb.core.images import ScaledImage, SlidingBand, TiledImage, WholeImage, image_size, open_image
+from atss_nb.core.images import SlidingBand, TiledImage, WholeImage, image_size, open_image
 from atss_nb.data.dota import Annotation, read_dota, write_dota
 from atss_nb.scenes.scenes import write_scenes
 from atss_nb.tiles.split import plan_split, split
 from atss_nb.tiles.tiles import STYLES, Tiling
+from atss_nb.tiles.windows import ScaledImage
 
 REAL = Path(__file__).parents[2] / "shared/data"
 TILING = Tiling(size=128, gap=32)

@@ -13,9 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
-from atss_nb.geometry import overlap as module
-from atss_nb.geometry.boxes import intersection_polygon, obb2poly
-from atss_nb.geometry.overlap import box_iou_rotated, frames, overlap_area
+from atss_nb.geometry import operators
+from atss_nb.geometry.boxes import obb2poly
+from atss_nb.geometry.kernels import overlap_area, overlap_pair
+from atss_nb.geometry.operators import frames
+from atss_nb.geometry.overlap import box_iou_rotated
+from atss_nb.geometry.polygons import intersection_polygon
 
 FOLDER = Path(__file__).parent / "golden"
 PAIRS, GRADS = np.load(FOLDER / "01_iou_pairs.npz"), np.load(FOLDER / "02_iou_grad.npz")
@@ -124,7 +127,7 @@ def test_places_that_coincide():
     a, b = some_boxes(300, 5), some_boxes(1100, 6)
     b[:, :2] = 7.0
     loop = np.empty((300, 1100))
-    module._all_pairs(frames(a), frames(b), False, loop, 0, 300)
+    operators._all_pairs(frames(a), frames(b), False, loop, 0, 300)
     assert np.array_equal(box_iou_rotated(a, b).numpy(), loop)
 
 
@@ -132,8 +135,8 @@ def test_python_and_numba_agree_to_the_bit():
     for dtype in (torch.float32, torch.float64):
         fa, fb = (frames(t[::100].to(dtype)) for t in (A, B))
         compiled = np.empty(fa.shape[1], fa.dtype)
-        module._aligned_pairs(fa, fb, False, compiled)
-        python = [module.overlap(fa, i, fb, i, False) for i in range(len(compiled))]
+        operators._aligned_pairs(fa, fb, False, compiled)
+        python = [overlap_pair(fa, i, fb, i, False) for i in range(len(compiled))]
         assert np.array_equal(compiled, np.array(python, fa.dtype))
 
 
@@ -143,7 +146,7 @@ def test_the_compiler_vectorised_the_loop(real, divide):
     if "avx2" not in numba.core.codegen.get_host_cpu_features():
         pytest.skip("this processor has no 256-bit vectors")
     table, index = real[:, ::1], numba.int64
-    loop = numba.njit(error_model="numpy", nogil=True)(module._all_pairs.py_func)
+    loop = numba.njit(error_model="numpy", nogil=True)(operators._all_pairs.py_func)
     loop.compile((table, table, numba.boolean, table, index, index))
     code = next(iter(loop.inspect_asm().values()))
     assert any(divide in line and ("ymm" in line or "zmm" in line) for line in code.splitlines())

@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 
 import atss_nb.core.images as windows
-from atss_nb.cli.images import draw_prediction, preview
+from atss_nb.cli.images import draw_prediction
 from atss_nb.evaluation.task1 import Prediction
+from atss_nb.tiles.windows import preview
 
 
 @pytest.fixture

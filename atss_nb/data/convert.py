@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import LabelError, listing, summary
+from ..core.images import image_size
 from ..core.options import choose
 from .dota import Annotation, check_classes
-from .folders import LabelledImage, image_size
+from .folders import LabelledImage
 from .formats import FORMATS, Format
 from .xml import rectangle
 

@@ -10,36 +10,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..core.errors import LabelError, collecting, summary
+from ..core.images import read_pixels
 from .convert import detect_format, read_dataset
 from .dota import Annotation, read_dota
 from .folders import LabelledImage, NoSuchSplit, find_split, pair_folder
 from ..geometry.boxes import AngleDef, poly2obb
 
-_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK")
-
 
 def read_image(path: str | Path) -> Tensor:
-    """Read an image, upright as its EXIF orientation says.
+    """Read an image, upright as its EXIF orientation says; OSError that names the file if it cannot be read.
 
     Args:
-        path: .png, .jpg, .jpeg, .bmp, .tif or .tiff
+        path: a file named as `IMAGE_SUFFIXES` of core.images says
 
     Returns:
         (3, H, W) uint8; grey images three times the same
     """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in _MODES:
-                raise ValueError(f"pixels of mode {image.mode}")
-            ImageOps.exif_transpose(image, in_place=True)
-            pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise OSError(f"{path}: cannot be read ({error}); expected an image of 8 bits per channel") from error
+    pixels = read_pixels(path)
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())  # NumPy copies into planes faster than PyTorch
 
 

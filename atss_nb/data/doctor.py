@@ -18,9 +18,9 @@ from tqdm.auto import tqdm
 
 from ..core.errors import summary
 from ..core.files import fingerprint
-from ..core.images import upright_size
+from ..core.images import check_image
 from .convert import LabelledSet, read_dataset
-from .folders import LabelledImage, open_image
+from .folders import LabelledImage
 from ..geometry.boxes import poly2obb
 from ..geometry.overlap import box_iou_rotated
 
@@ -79,9 +79,6 @@ def _table(rows: dict[str, dict[str, int]]) -> str:
     return "\n".join(lines)
 
 
-_GIANT = 179_000_000  # pixels
-
-
 @dataclass(frozen=True)
 class Picture:
     """What is known of an image file.
@@ -104,12 +101,8 @@ def look(path: Path, decode: bool = True) -> Picture:
     digest = ""
     try:
         digest = fingerprint(path)
-        with open_image(path) as image:
-            size = upright_size(image)
-            if decode and math.prod(size) <= _GIANT:
-                image.load()
-        return Picture(size, digest)
-    except (OSError, SyntaxError, ValueError) as error:
+        return Picture(check_image(path, decode), digest)
+    except OSError as error:
         text = str(error)
         return Picture(
             None, digest, text if text.startswith(str(path)) else f"{path}: cannot be read ({text})"

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..geometry.boxes import AngleDef, convert, hbb2obb
+from ..geometry.boxes import AngleDef, hbb2obb
+from ..geometry.conventions import convert
 
 
 def to_dict(detections) -> dict[str, Tensor]:

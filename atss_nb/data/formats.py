@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..core.errors import collecting, listing
 from ..core.files import replacing
+from ..core.images import image_size, is_image
 from atss_nb.data.dota import (
     check_name,
     from_objects,
@@ -22,13 +23,11 @@ from atss_nb.data.dota import (
     write_dota,
 )
 from atss_nb.data.folders import (
-    IMAGE_SUFFIXES,
     LabelledImage,
     by_kind,
     by_lists,
     by_split,
     find_yaml,
-    image_size,
     side_by_side,
     split_folders,
 )
@@ -241,7 +240,7 @@ def _lost_partners(path: Path, home: Path, names: Sequence[str]) -> list[str]:
     listed = {home / name for name in names}
     missing = [f"{path}: no image {name} in {home}" for name in names if not (home / name).is_file()]
     folders = {image.parent for image in listed if image.is_file()}
-    there = sorted(p for f in folders for p in f.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    there = sorted(p for f in folders for p in f.iterdir() if is_image(p))
     return missing + [f"{p}: no label, {path.name} does not name it" for p in there if p not in listed]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..geometry.boxes import hbb2obb, obb2hbb
-from ..geometry.overlap import kernel, overlap_area, scalar
+from ..geometry.kernels import kernel, overlap_area, scalar
 from ..geometry.quads import quad_iou_pair
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from .boxes import check_boxes
-from .overlap import bounds, frames, kernel, overlap, scalar
+from .kernels import kernel, overlap_pair, scalar
+from .operators import bounds, frames
 
 
 @scalar
@@ -33,7 +34,7 @@ def _covered(frame, limits, i, kept, count, lanes, possible, threshold, least):
             possible[j] = _possible(x1, y1, x2, y2, area, a[j], b[j], c[j], d[j], e[j], least)
             found += possible[j]
         for j in range(min(64, count - 64 * block) if found else 0):
-            if possible[j] and overlap(frame, kept[64 * block + j], frame, i, False) > threshold:
+            if possible[j] and overlap_pair(frame, kept[64 * block + j], frame, i, False) > threshold:
                 return True
     return False
 
@@ -126,7 +127,7 @@ def _soften(frame, groups, scores, sigma, least, order):
         order[best] = k
         for j in range(len(scores)):
             if order[j] < 0 and groups[j] == groups[best]:
-                scores[j] *= math.exp(-(overlap(frame, best, frame, j, False) ** 2) / sigma)
+                scores[j] *= math.exp(-(overlap_pair(frame, best, frame, j, False) ** 2) / sigma)
 
 
 def soft_nms_rotated(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.images import WHOLE, image_size, open_image
+from ..core.images import WHOLE, check_image, open_image
 from ..data.transforms import fit_scale, flip, quarter_turn, resize
 from ..geometry.boxes import AngleDef, scale_boxes, shift_boxes
 from ..geometry.nms import batched_nms_rotated
@@ -174,7 +174,7 @@ def size_of(image: Tensor | str | Path) -> tuple[int, int]:
     Returns:
         H, W [px]
     """
-    return tuple(image.shape[-2:]) if isinstance(image, Tensor) else image_size(image)
+    return tuple(image.shape[-2:]) if isinstance(image, Tensor) else check_image(image)
 
 
 def _crop(source, window: Window) -> Tensor:  # source: a tensor or a reader -> (3, h, w) in [0, 1]

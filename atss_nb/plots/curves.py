@@ -30,7 +30,7 @@ def _smooth(values: Sequence[float], keep: float = 0.9) -> np.ndarray:
 
 
 def _quiet(ax: Axes, **labels) -> Axes:
-    "The common look of all curves: a faint grid, no box around, a legend where there is something to tell."
+    "The common look of all curves: a faint grid, no box around, a legend where there are labels."
     ax.set(**labels)
     ax.grid(alpha=0.25, lw=0.6)
     ax.spines[["top", "right"]].set_visible(False)

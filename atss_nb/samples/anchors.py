@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, cos, sin, sqrt
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..geometry.boxes import AngleDef, regularize
-from ..geometry.overlap import box_iou_rotated, overlap_area, walk
+from ..geometry.kernels import kernel, overlap_area, walk
+from ..geometry.overlap import box_iou_rotated
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _tile_level(level: AnchorLevel, sizes: Tensor) -> Tensor:  # (N_l, 5), row-m
     return boxes.view(-1, 5)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _insert(d, i, distance, index, n, k):
     "Keep the k smallest (d, i), in order; returns how many there are."
     if n == k and (d, i) > (distance[k - 1], index[k - 1]):
@@ -186,13 +186,13 @@ def level_table(anchors: Anchors) -> np.ndarray:
     return np.array(rows, _LEVEL)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _line(x, level, lines):
     "The row or column nearest to x."
     return int(min(max(np.rint((x - level.offset) / level.stride), 0), lines - 1))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def span(x, reach, level, lines):
     "First and last + 1 of the rows or columns within reach of x; all of them if the level is not a grid."
     if level.stride == 0:
@@ -201,7 +201,7 @@ def span(x, reach, level, lines):
     return int(min(max(np.ceil(first), 0), lines)), int(min(max(np.floor(last) + 1, 0), lines))
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _nearest_cells(x, y, boxes, level, m, distance, index):
     "The m cells nearest to a point: from the nearest one outwards, until a row, or a column, is too far."
     n, width = 0, level.width
@@ -223,7 +223,7 @@ def _nearest_cells(x, y, boxes, level, m, distance, index):
             r += down
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _nearest(x, y, boxes, level, k, distance, index):
     "The k anchors of a level nearest to a point: by squared distance, then by index."
     per, start = level.per, level.start
@@ -237,7 +237,7 @@ def _nearest(x, y, boxes, level, k, distance, index):
             _insert(dx * dx + dy * dy, start + n, distance, index, min(n, k), k)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _nearest_all(boxes, levels, ks, points, index):
     distance = np.empty(index.shape[1])
     for g in range(len(points)):
@@ -307,14 +307,14 @@ def _nearest_on(boxes: Tensor, level: AnchorLevel, points: Tensor, k: int) -> Te
     return anchors_of(level, cell.gather(1, order))[:, :k]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def read_box(boxes, i):
     "One row, in float64: compiled code would multiply two float32 sides in float32."
     x, y, w, h, t = boxes[i]
     return np.float64(x), np.float64(y), np.float64(w), np.float64(h), np.float64(t)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def pair_iou(x, y, w, h, t, c, s, ax, ay, aw, ah, at):
     "IoU of a box and an anchor, 0 without area; with c = cos t and s = sin t, an upright anchor needs no more."
     if at == 0:
@@ -325,7 +325,7 @@ def pair_iou(x, y, w, h, t, c, s, ax, ay, aw, ah, at):
     return shared / union if union > 0 else 0.0
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _compare_all(boxes, index, gts, distance, iou, margin):
     for g in range(len(gts)):
         x, y, w, h, t = gts[g]

@@ -7,15 +7,15 @@ __all__ = ['Assignment', 'Reason', 'Explanation', 'ATSS', 'MaxIoU', 'CenterSampl
 from dataclasses import dataclass
 from enum import IntEnum
 from math import cos, inf, prod, sin, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..core.options import choose
 from ..geometry.boxes import check_boxes, obb2hbb
+from ..geometry.kernels import kernel
 from ..geometry.overlap import box_iou_rotated
 from atss_nb.samples.anchors import (
     Anchors,
@@ -150,7 +150,7 @@ class Explanation:
     std: Tensor | None = None
 
 
-_PRESETS = {
+_PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"per_location": True, "upright": True, "margin": 0.51},
     "mmdet": {"upright": True},
     "mmrotate-0.x": {"margin": 0.0},
@@ -227,7 +227,7 @@ class ATSS:
         return Explanation(assignment, *numbers, mean + std, mean, std)
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _overlapping(x, y, w, h, t, boxes, levels, reach, index, iou):
     "List all anchors that overlap a ground truth; returns how many."
     n, size, c, s = 0, sqrt(w * w + h * h) / 2, cos(t), sin(t)
@@ -244,7 +244,7 @@ def _overlapping(x, y, w, h, t, boxes, levels, reach, index, iou):
     return n
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _stream(boxes, levels, reach, min_pos, gts, image, best, owner):
     index, iou = np.empty(len(boxes) + 1, np.int64), np.empty(len(boxes) + 1)
     for g in range(len(gts)):

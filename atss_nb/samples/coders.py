@@ -7,6 +7,7 @@ __all__ = ['wrap_angle', 'DeltaXYWHA', 'DistanceLTRB']
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import log, pi
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -101,7 +102,7 @@ class DeltaXYWHA:
         return _decode(self, _full(anchors), _full(deltas), max_shape)
 
 
-_PRESETS = {
+_PRESETS: dict[AngleDef, dict[str, Any]] = {
     AngleDef.OC: {},
     AngleDef.LE135: {"norm_factor": 1, "proj_xy": True},
     AngleDef.LE90: {"edge_swap": True, "proj_xy": True},

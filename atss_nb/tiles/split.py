@@ -20,20 +20,17 @@ from tqdm.auto import tqdm
 
 from ..core.errors import LabelError
 from ..core.files import fingerprint, replacing
-from ..core.images import WHOLE, ScaledImage, image_size, open_image
+from ..core.images import WHOLE, ImageReader, check_image, is_image, open_image
 from ..data.dota import read_dota, write_dota
 from .tiles import STYLES, Tile, Tiling, make_tiles, tile_objects
-
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+from .windows import ScaledImage
 
 
 def _sources(folder: Path) -> list[tuple[Path, Path | None]]:
     "Images with their label files, by name; LabelError that lists all that do not match."
     if not (folder / "images").is_dir():
         raise FileNotFoundError(f"{folder}: expected a folder images, and labelTxt if there are labels")
-    images = sorted(
-        p for p in (folder / "images").iterdir() if p.suffix.lower() in _SUFFIXES and p.name[0] != "."
-    )
+    images = sorted(p for p in (folder / "images").iterdir() if is_image(p))
     labels = {p.stem: p for p in sorted((folder / "labelTxt").glob("*.txt"))}
     names = [p.stem for p in images]
     problems = [f"{name}: two images of this name" for name in {n for n in names if names.count(n) > 1}]
@@ -56,7 +53,7 @@ def _describe(source: tuple[Path, Path | None]) -> dict | str:
     try:
         if label:
             read_dota(label)
-        size = image_size(image)
+        size = check_image(image)
     except (LabelError, OSError) as error:
         return str(error)
     sums = [fingerprint(path) if path else None for path in source]
@@ -76,7 +73,9 @@ def plan_split(folder: str | Path, tiling: Tiling) -> dict:
     with ThreadPoolExecutor() as pool:
         facts = list(pool.map(_describe, sources))
     _raise_all(Path(folder), [fact for fact in facts if isinstance(fact, str)])
-    images = {path.stem: fact for (path, _), fact in zip(sources, facts, strict=True)}
+    images = {
+        path.stem: fact for (path, _), fact in zip(sources, facts, strict=True) if isinstance(fact, dict)
+    }
     tiles = {
         t.name: list(t[1:]) for name, fact in images.items() for t in make_tiles(name, fact["size"], tiling)
     }
@@ -104,7 +103,7 @@ def _pieces(folder: Path, out: Path, plan: dict, tiling: Tiling) -> Iterator[_Wo
             yield _Work(image, label, size, mine[start : start + step], out, tiling)
 
 
-def _pixels(image, tile: Tile, tiling: Tiling) -> np.ndarray:  # (H, W, 3) uint8
+def _pixels(image: ImageReader, tile: Tile, tiling: Tiling) -> np.ndarray:  # (H, W, 3) uint8
     "A tile's part of the image, filled up to its full size if so wished."
     height, width = image.size
     part = image.read(tile.x, tile.y, min(tile.x + tile.size, width), min(tile.y + tile.size, height))
@@ -119,13 +118,13 @@ def _cut(
     work: _Work,
 ) -> tuple[str, int, int, set[int]]:  # image, its tiles here, its objects, their rows that are in a tile
     "Write the tiles that are not there yet."
-    image, found = None, set()
+    image, labelled_rows = None, set()
     label = read_dota(work.label) if work.label else None
     for tile in work.tiles:
         target = work.out / "images" / f"{tile.name}.png"
         if label:
             objects, rows = tile_objects(label, tile, work.size, work.tiling)
-            found.update(rows.tolist())
+            labelled_rows.update(rows.tolist())
             if not target.exists():
                 write_dota(work.out / "labelTxt" / f"{tile.name}.txt", objects)
         if not target.exists():
@@ -133,7 +132,7 @@ def _cut(
             scaled = image if tile.scale == 1 else ScaledImage(image, tile.scale)
             with replacing(target) as draft:
                 Image.fromarray(_pixels(scaled, tile, work.tiling)).save(draft, compress_level=3)
-    return work.image.stem, len(work.tiles), len(label or ()), found
+    return work.image.stem, len(work.tiles), len(label or ()), labelled_rows
 
 
 def _results(work: Sequence[_Work], workers: int) -> Iterator[tuple[str, int, int, set[int]]]:
@@ -215,8 +214,8 @@ def split(
     _open_out(out, plan, overwrite, (folder / "labelTxt").is_dir())
     work, objects, kept = list(_pieces(folder, out, plan, tiling)), {}, defaultdict(set)
     with tqdm(total=len(plan["tiles"]), desc="tiles", disable=not progress) as bar:
-        for name, count, objects[name], found in _results(work, workers):
-            kept[name] |= found
+        for name, count, objects[name], labelled_rows in _results(work, workers):
+            kept[name] |= labelled_rows
             bar.update(count)
     left = {name: sorted(set(range(objects[name])) - kept[name]) for name in plan["images"]}
     lost = {name: rows for name, rows in left.items() if rows}
