@@ -1286,6 +1286,8 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                                                                      'atss_nb/model/faster_rcnn.py'),
                                            'atss_nb.model.faster_rcnn._image_numbers': ( 'workshop/model/faster_rcnn.html#_image_numbers',
                                                                                          'atss_nb/model/faster_rcnn.py'),
+                                           'atss_nb.model.faster_rcnn._joined': ( 'workshop/model/faster_rcnn.html#_joined',
+                                                                                  'atss_nb/model/faster_rcnn.py'),
                                            'atss_nb.model.faster_rcnn._of_class': ( 'workshop/model/faster_rcnn.html#_of_class',
                                                                                     'atss_nb/model/faster_rcnn.py'),
                                            'atss_nb.model.faster_rcnn._postprocess': ( 'workshop/model/faster_rcnn.html#_postprocess',

@@ -5,7 +5,7 @@
 __all__ = ['RoISamples', 'FirstStage', 'FasterRCNN']
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
@@ -59,6 +59,11 @@ class RoISamples:
     targets: Tensor
 
 
+def _joined(samples: Sequence[RoISamples]) -> RoISamples:
+    "Those of all images, one after the other."
+    return RoISamples(*(torch.cat([getattr(s, f.name) for s in samples]) for f in fields(RoISamples)))
+
+
 def _sample_proposals(
     proposals: Tensor,  # (P, 5)
     target: dict,
@@ -97,21 +102,18 @@ def _roi_losses(
     hooks: RunHooks = DEFAULT_HOOKS,
 ) -> dict[str, Tensor]:  # "classification", "box", perhaps "upright"
     "Cross entropy of the classes, smooth L1 of the deltas."
-    labels, boxes, targets, objects = (
-        torch.cat([getattr(s, name) for s in samples]) for name in ("labels", "boxes", "targets", "objects")
-    )
-    image = _image_numbers([s.labels for s in samples])
-    real = labels < outputs.logits.shape[1] - 1
-    count = hooks.divisor(torch.full((), float(len(labels)), device=labels.device))
-    truth = coder.encode(boxes[real], targets[real])
-    moved = smooth_l1_loss(_of_class(outputs.deltas[real], labels[real]), truth)
-    hooks.check(moved, "box loss", image[real], objects[real])
-    losses = {"classification": F.cross_entropy(outputs.logits, labels, reduction="sum") / count}
+    joined, image = _joined(samples), _image_numbers([s.labels for s in samples])
+    real = joined.labels < outputs.logits.shape[1] - 1
+    labels, boxes, targets = joined.labels[real], joined.boxes[real], joined.targets[real]
+    count = hooks.divisor(torch.full((), float(len(real)), device=real.device))
+    moved = smooth_l1_loss(_of_class(outputs.deltas[real], labels), coder.encode(boxes, targets))
+    hooks.check(moved, "box loss", image[real], joined.objects[real])
+    losses = {"classification": F.cross_entropy(outputs.logits, joined.labels, reduction="sum") / count}
     losses["box"] = moved.sum() / count
     if outputs.upright is not None:
         upright_coder = DeltaXYWHA(AngleDef.OC, stds=coder.stds)
-        hulls = upright_coder.encode(upright_boxes(boxes[real]), upright_boxes(targets[real]))
-        moved = smooth_l1_loss(_of_class(outputs.upright[real], labels[real]), hulls[:, :4])
+        hulls = upright_coder.encode(upright_boxes(boxes), upright_boxes(targets))
+        moved = smooth_l1_loss(_of_class(outputs.upright[real], labels), hulls[:, :4])
         losses["upright"] = moved.sum() / count
     return losses
 
