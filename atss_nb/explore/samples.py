@@ -11,8 +11,9 @@ from traitlets import Any, Float, Int, Unicode
 
 from .explorers import Explorer, control
 from ..geometry.overlap import box_iou_rotated
-from ..samples.anchors import AnchorGrid, Anchors, anchors_of, nearest_anchors
+from ..samples.anchors import AnchorGrid, Anchors
 from ..samples.coders import DeltaXYWHA, DistanceLTRB
+from ..samples.nearest import anchors_of, nearest_anchors
 
 RATIOS = {"1": (1.0,), "1/2, 1, 2": (0.5, 1.0, 2.0), "1/4, 1/2, 1, 2, 4": (0.25, 0.5, 1.0, 2.0, 4.0)}  # h / w
 

@@ -51,8 +51,8 @@ class _Field(NamedTuple):
         self, left: int, top: int, right: int, bottom: int
     ) -> np.ndarray:  # (bottom - top, right - left)
         "The field's values in a window of pixels."
-        window = tuple((v + _EDGE) / self.cell for v in (left, top, right, bottom))
-        size = (right - left, bottom - top)
+        x0, y0, x1, y1 = ((v + _EDGE) / self.cell for v in (left, top, right, bottom))
+        size, window = (right - left, bottom - top), (x0, y0, x1, y1)
         return np.asarray(Image.fromarray(self.grid).resize(size, Image.Resampling.BICUBIC, window))
 
 
@@ -218,9 +218,10 @@ class Canvas:
         Returns:
             (H, W, 3) uint8
         """
-        block = tuple(min(s, tile) + 2 * _EDGE for s in self.size)
+        height, width = (min(s, tile) + 2 * _EDGE for s in self.size)
         surfaces, air = rng.spawn(2)
-        texture, camera = Texture(self.size, self.gsd, block, surfaces), Camera(block, air, contrast)
+        texture = Texture(self.size, self.gsd, (height, width), surfaces)
+        camera = Camera((height, width), air, contrast)
         image, reach = np.empty((*self.size, 3), np.uint8), _reach(self.shapes)
         for left, top, right, bottom in _tiles(self.size, tile):
             window = (left - _EDGE, top - _EDGE, right + _EDGE, bottom + _EDGE)

@@ -154,7 +154,7 @@ def _moved(
 
 
 def _sticks_out(polys: np.ndarray, window: np.ndarray) -> np.ndarray:  # (G, 4, 2), (4,) -> (G,) bool
-    return ((polys < window[:2]) | (polys > window[2:])).any((1, 2))
+    return np.any((polys < window[:2]) | (polys > window[2:]), axis=(1, 2))
 
 
 def _exact_objects(label: Annotation, tile: Tile, size: tuple[int, int], tiling: Tiling):
@@ -205,8 +205,8 @@ def _devkit_objects(label: Annotation, tile: Tile, size: tuple[int, int], tiling
             polys[i] = np.clip(np.trunc(corners - window[:2]), 1, tiling.size) + window[:2]
         rows.append(i)
     marked = (share < 1) & (share <= tiling.min_iof)
-    rows = np.array(rows, int)
-    return _moved(label, rows, np.trunc(polys - window[:2]), marked, tiling.cut_difficulty), rows
+    kept = np.array(rows, int)
+    return _moved(label, kept, np.trunc(polys - window[:2]), marked, tiling.cut_difficulty), kept
 
 
 class _Style(NamedTuple):
