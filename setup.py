@@ -30,6 +30,7 @@ setup(
     packages=[*find_packages(include=[package, package + ".*"]), package + ".notebooks"],
     package_dir={package + ".notebooks": "nbs"},  # the course travels with the package: `atss lab` opens it
     package_data={
+        package + ".recipes": ["*.pyi"],
         package + ".notebooks": ["*.ipynb", "course/*.ipynb", "workshop/*/*.ipynb", "images/*.png"],
         package: ["py.typed", "*.pyi"],
         package + ".explore": ["*.js", "*.css"],

@@ -111,7 +111,7 @@ def test_rates():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"style": "paddle"}, "exact, mmrotate, dota-devkit, got 'paddle'"),
+        ({"style": "paddle"}, "style='paddle': expected one of 'exact', 'mmrotate', 'dota-devkit'"),
         ({"gap": -1}, "0 <= gap < size, got gap -1"),
         ({"rates": ()}, "positive numbers, at least one"),
         ({"rates": (0,)}, "positive numbers"),

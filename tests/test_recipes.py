@@ -11,7 +11,7 @@ from atss_nb.data.dota import read_dota
 from atss_nb.recipes.recipes import (
     find_recipe,
     override,
-    recipes,
+    recipe_names,
     run_recipe,
     score_recipe,
     small_version,
@@ -89,7 +89,7 @@ def test_hrsc_is_scored_under_both_of_its_metrics(tmp_path):
 
 
 def test_configurations_survive_json():
-    for name in recipes():
+    for name in recipe_names():
         config = train_config(find_recipe(name), "data")
         assert TrainConfig.from_json(config.to_json()) == config
 
@@ -120,7 +120,7 @@ def run(*words) -> int:
 def test_the_list_and_a_row_are_printed(capsys):
     assert run("recipes") == 0
     text = capsys.readouterr().out
-    assert all(name in text for name in recipes())
+    assert all(name in text for name in recipe_names())
     assert run("recipes", "faster-rcnn-r50-oc-1x-dota", "--set", "optimizer.lr=0.5") == 0
     text = capsys.readouterr().out
     assert "optimizer.lr = 0.5" in text and "published.AP50 = 69.72" in text and "confound: " in text

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from atss_nb.geometry.boxes import AngleDef, obb2poly, regularize
 from atss_nb.geometry.overlap import box_iou_rotated
-from atss_nb.samples import anchors as module
-from atss_nb.samples.anchors import AnchorGrid, Anchors, compare, nearest_anchors
+from atss_nb.samples import anchors as anchors_module
+from atss_nb.samples import nearest as module
+from atss_nb.samples.anchors import AnchorGrid, Anchors, compare
 from atss_nb.samples.coders import DeltaXYWHA, DistanceLTRB, wrap_angle
+from atss_nb.samples.nearest import nearest_anchors
 
 GOLDEN = Path(__file__).parent / "golden"
 RECORDED = np.load(GOLDEN / "05_anchors.npz")
@@ -132,7 +134,7 @@ def test_compare_agrees_with_the_geometry():
     anchors = GRIDS["retina_spo3_r3"]((128, 128))
     boxes = torch.rand(20, 5, generator=dice).double() * torch.tensor([160, 160, 120, 60, 3])
     index = torch.randint(len(anchors), (20, 30), generator=dice)
-    ours, other = compare(anchors, index, boxes), module._compare_on(anchors, index, boxes)
+    ours, other = compare(anchors, index, boxes), anchors_module._compare_on(anchors, index, boxes)
     for a, b in zip(ours, other, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
 

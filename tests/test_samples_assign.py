@@ -13,8 +13,11 @@ from atss_nb.geometry.boxes import hbb2obb, inside_margin, obb2hbb
 from atss_nb.geometry.overlap import box_iou_rotated
 from atss_nb.samples import anchors as anchors_module
 from atss_nb.samples import assign as module
+from atss_nb.samples import nearest as nearest_module
+from atss_nb.samples import overlapping as overlapping_module
 from atss_nb.samples.anchors import AnchorGrid, Anchors, compare
 from atss_nb.samples.assign import ATSS, CenterSampling, MaxIoU, Reason
+from atss_nb.samples.claims import stack_ground_truths
 
 RECORDED = np.load(Path(__file__).parent / "golden" / "06_atss.npz")
 SCENES = sorted({key.split("|")[0] for key in RECORDED.files})
@@ -210,9 +213,12 @@ def test_loose_anchors_take_the_general_path(seed):
     loose = Anchors.loose(rows)
     for rule in (ATSS(), ATSS(k=3), MaxIoU()):
         assert torch.equal(rule(loose, gts).gt_index, rule(anchors, gts).gt_index)
-    truths = module._stack(loose, gts, None)
-    for a, b in zip(module._best(loose, truths, 0.0), module._best_on(loose, truths, 0.0), strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
+    truths = stack_ground_truths(loose, gts, None)
+    ours, other = (
+        f(loose, truths, 0.0) for f in (module.best_overlaps, overlapping_module._best_overlaps_on)
+    )
+    torch.testing.assert_close(ours.iou, other.iou, rtol=0, atol=1e-9)
+    assert torch.equal(ours.owner, other.owner) and torch.equal(ours.reserved, other.reserved)
 
 
 def test_turned_proposals_are_anchors_too():
@@ -354,7 +360,7 @@ def test_max_iou_as_recorded(key, grid):
 def test_presets_differ_only_where_they_say():
     assert ATSS.preset("mmrotate-1.x") == ATSS() and ATSS.preset("paper", k=5).k == 5
     assert ATSS.preset("paper").per_location and ATSS.preset("mmdet").upright
-    with pytest.raises(ValueError, match="expected one of paper, mmdet"):
+    with pytest.raises(ValueError, match="expected one of 'paper', 'mmdet'"):
         ATSS.preset("yolo")
 
 
@@ -365,11 +371,11 @@ def test_presets_differ_only_where_they_say():
 def tensor_path(monkeypatch):
     def nearest(anchors, points, ks):
         parts = zip(anchors.levels, ks, strict=True)
-        return torch.cat([anchors_module._nearest_on(anchors.boxes, v, points, k) for v, k in parts], 1)
+        return torch.cat([nearest_module._nearest_on(anchors.boxes, v, points, k) for v, k in parts], 1)
 
     monkeypatch.setattr(module, "nearest_anchors", nearest)
     monkeypatch.setattr(module, "compare", anchors_module._compare_on)
-    monkeypatch.setattr(module, "_best", module._best_on)
+    monkeypatch.setattr(module, "best_overlaps", overlapping_module._best_overlaps_on)
 
 
 @pytest.mark.usefixtures("tensor_path")

@@ -18,7 +18,7 @@ _METRIC = {"choices": ["voc07", "area", "coco101"], "help": "without: the protoc
 
 
 def _case(dataset, predictions, targets, labels: str | Path | None, size):  # a Case, notes
-    "What was found against the truth, of tiles or of whole images, and what a reader should know of it."
+    "The predictions beside the truth, of tiles or of whole images, and what a reader should know of them."
     from atss_nb.evaluation.matching import as_case
     from atss_nb.inference.predict import whole_images
 
@@ -145,16 +145,16 @@ def _eval(args: argparse.Namespace) -> None:
     from atss_nb.evaluation.task1 import write_evaluation
 
     files, wanted = _read(args), {"metric": args.metric, "protocol": args.protocol}
-    found = analyse(files.case, **wanted) if args.report or args.compare else files.evaluate(**wanted)
-    notes = [*files.notes, *getattr(found, "notes", ())]
-    print(getattr(found, "evaluation", found).summary(), *(f"note: {note}" for note in notes), sep="\n")
+    result = analyse(files.case, **wanted) if args.report or args.compare else files.evaluate(**wanted)
+    notes = [*files.notes, *getattr(result, "notes", ())]
+    print(getattr(result, "evaluation", result).summary(), *(f"note: {note}" for note in notes), sep="\n")
     if args.compare:
-        print(protocol_table(found.protocols))
+        print(protocol_table(result.protocols))
     if args.json:
-        write_evaluation(args.json, found, notes)
+        write_evaluation(args.json, result, notes)
         print(f"wrote {args.json}")
     if args.report:
-        _report(args, files, found)
+        _report(args, files, result)
 
 
 _EVAL = {

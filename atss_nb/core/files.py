@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .errors import wrong
 
@@ -44,7 +45,7 @@ def read_text(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def as_number(value: object) -> float:
+def as_number(value: Any) -> float:
     """The number that stands there.
 
     Args:

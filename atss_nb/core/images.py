@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -33,7 +33,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         with path.open("rb") as file:
             start = file.read(16)
             file.seek(0)
-            fitting = [make for make, accepts in map(Image.OPEN.get, _FORMATS) if accepts(start) is True]
+            known = [Image.OPEN[name] for name in _FORMATS if name in Image.OPEN]
+            fitting = [make for make, accepts in known if accepts and accepts(start) is True]
             if not fitting:
                 raise ValueError(f"its content is none of {', '.join(_FORMATS)}")
             yield fitting[0](file, str(path))
@@ -170,7 +171,10 @@ def _open_vips(path: Path, access: str):  # -> pyvips.Image with 3 bands of 8 bi
     return image.extract_band(0, n=3) if image.bands >= 3 else image.extract_band(0).bandjoin([image[0]] * 2)
 
 
-def _fetcher(path: Path, access: str) -> Callable[[int, int, int, int], np.ndarray]:
+_Fetch = Callable[[int, int, int, int], np.ndarray]  # of x, y, width, height
+
+
+def _fetcher(path: Path, access: str) -> _Fetch:
     "A function of x, y, width, height; with access 'sequential' each call must lie below the last."
     import pyvips
 
@@ -192,7 +196,9 @@ class SlidingBand:
 
     def __init__(self, path: Path):
         image = _open_vips(path, "sequential")
-        self.path, self.size, self._fetch = path, (image.height, image.width), None
+        self.path, self.size = path, (image.height, image.width)
+        self._fetch: _Fetch | None = None
+        self._top = 0
 
     def _slide(self, y0: int, y1: int) -> None:
         "Let the band hold the rows y0 to y1."
@@ -251,7 +257,7 @@ def open_image(path: str | Path, limit: int = WHOLE) -> ImageReader:
     with _opened(path) as image:
         _check_mode(image)
         small = math.prod(image.size) <= limit
-        tiled = image.format == "TIFF" and _TILE_WIDTH in image.tag_v2
+        tiled = isinstance(image, TiffImagePlugin.TiffImageFile) and _TILE_WIDTH in image.tag_v2
     if small:
         return WholeImage(read_pixels(path, limit))
     return TiledImage(path) if tiled else SlidingBand(path)

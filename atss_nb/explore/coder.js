@@ -12,9 +12,9 @@ class BoxCoder extends Explorer {
   }
 
   tell() {
-    const { names = [], deltas = [], said = [], iou, decoded } = this.answer;
+    const { names = [], deltas = [], predicted = [], iou, decoded } = this.answer;
     if (!decoded) return [];
-    const rows = names.map((n, k) => [`${k + 1} ${n}`, make("b", { dataset: { delta: k } }, number(deltas[k], 4)), number(said[k], 4), make("span", { dataset: { decoded: k } }, number(decoded[k], 2))]);
+    const rows = names.map((n, k) => [`${k + 1} ${n}`, make("b", { dataset: { delta: k } }, number(deltas[k], 4)), number(predicted[k], 4), make("span", { dataset: { decoded: k } }, number(decoded[k], 2))]);
     return [
       make("div", {}, make("div", { className: "big" }, "IoU ", make("span", { dataset: { value: "iou" } }, number(iou, 4))), make("div", { className: "note" }, "of the object and the box that the network says")),
       table(["", "should say", "says", "decoded"], rows),

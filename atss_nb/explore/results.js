@@ -51,9 +51,9 @@ class PrecisionRecall extends Detections {
   static tallest = 400;
 
   look(i) {
-    const { truths = 0, verdicts = [], found = [] } = this.answer;
+    const { truths = 0, verdicts = [], matched = [] } = this.answer;
     const { outcomes } = this.colors;
-    if (i < truths) return { color: found[i] ? "#ffffff" : outcomes.missed, dash: found[i] ? [] : [2, 4], label: found[i] ? `${i + 1}` : `${i + 1}: missed`, bar: false };
+    if (i < truths) return { color: matched[i] ? "#ffffff" : outcomes.missed, dash: matched[i] ? [] : [2, 4], label: matched[i] ? `${i + 1}` : `${i + 1}: missed`, bar: false };
     const hit = verdicts[i - truths] === 1;
     return { color: hit ? outcomes.hit : outcomes.false, dash: hit ? [] : [7, 5], label: `${i + 1}: ${number(this.scene.scores?.[i], 2)}`, below: true };
   }
@@ -91,7 +91,7 @@ class TrainingPlayer extends Explorer {
   draw() {
     const { truths = [], predictions = [], positives = [] } = this.answer;
     const { outcomes, levels } = this.colors;
-    for (const { box, found } of truths) this.outline(box, { color: found ? "#ffffff" : outcomes.missed, dash: [2, 4], bar: false, width: 1.4 });
+    for (const { box, matched } of truths) this.outline(box, { color: matched ? "#ffffff" : outcomes.missed, dash: [2, 4], bar: false, width: 1.4 });
     for (const [x, y, level] of positives) this.disc(this.at([x, y]), 2.5 + 0.5 * level, levels[level]);
     for (const { box, hit, score } of predictions) this.outline(box, { color: hit ? outcomes.hit : outcomes.false, dash: hit ? [] : [7, 5], label: number(score, 2) });
   }

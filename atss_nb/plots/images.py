@@ -173,10 +173,10 @@ def draw_outcome(ax: Axes, prediction: dict, target: dict, iou_threshold: float 
         prediction: boxes (M, 5), scores (M,), labels (M,)
         target: boxes (G, 5), labels (G,), difficult (G,) if known
     """
-    verdict, found = (torch.from_numpy(part) for part in match_image(prediction, target, iou_threshold))
-    hard = torch.as_tensor(target.get("difficult", torch.zeros(len(found)))).cpu().bool()
+    verdicts, matched = (torch.from_numpy(part) for part in match_image(prediction, target, iou_threshold))
+    hard = torch.as_tensor(target.get("difficult", torch.zeros(len(matched)))).cpu().bool()
     truth, guess = (torch.as_tensor(s["boxes"]).detach().cpu() for s in (target, prediction))
-    groups = truth[hard], truth[~found & ~hard], guess[verdict == 1], guess[verdict == 0]
+    groups = truth[hard], truth[~matched & ~hard], guess[verdicts == 1], guess[verdicts == 0]
     for name, group in zip(("difficult", "missed", "hit", "false"), groups, strict=True):
         color, style = OUTCOMES[name]
         draw_boxes(ax, group, color=color, linestyle=style, heading=name == "hit")
@@ -191,7 +191,7 @@ def detection_sheet(
     columns: int = 4,
     width: float = 9.0,
 ) -> Figure:
-    """A contact sheet of images with what was found, invented and missed.
+    """A contact sheet of images with hits, false detections and missed objects.
 
     Args:
         images: (3, H, W) tensors, or (H, W, 3) arrays

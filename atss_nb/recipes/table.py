@@ -144,7 +144,7 @@ _DOTA = (_ANGLE, _CUT, _SERVER, _ALL)
 def _dota(
     angle: str,
     epochs: int,
-    scores: Sequence[float],  # AP50, AP75, mAP
+    scores: tuple[float, float, float],  # AP50, AP75, mAP
     confounds: Sequence[str] = (),
     depth: int = 50,
     scales: bool = False,
@@ -167,9 +167,9 @@ _DIOR_DATA = Data("DIOR-R", "dior-r", DIOR_CLASSES, tiling=None, hardest=2, fit=
 
 def _other(name: str, data: Data, size: tuple[int, int], epochs: int, known: Published, *confounds) -> Recipe:
     "A ResNet-101 row of another data set."
-    model, looks = ModelConfig.resnet(101, angle="le135"), Transforms(size, _RIGHT)
+    model, transforms = ModelConfig.resnet(101, angle="le135"), Transforms(size, _RIGHT)
     why = (*confounds, _TURN, _ALL)
-    return Recipe(name, model, known, data, looks, schedule=Schedule(epochs), confounds=why)
+    return Recipe(name, model, known, data, transforms, schedule=Schedule(epochs), confounds=why)
 
 
 def _faster() -> Recipe:

@@ -5,9 +5,11 @@
 __all__ = ['Part', 'small_vehicle', 'large_vehicle', 'ship', 'plane', 'helicopter']
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .shapes import box, disc, rect, stroke, tone
 
@@ -29,10 +31,10 @@ class Part(NamedTuple):
 _GLASS, _WHITE, _STEEL = np.array((32, 38, 46)), np.array((234, 234, 230)), np.array((60, 62, 66))
 
 
-def _both(points: list) -> list[np.ndarray]:
+def _both(points: ArrayLike) -> list[np.ndarray]:
     "A polygon and its mirror image across the object's axis."
-    points = np.array(points, float)
-    return [points, points[::-1] * (1, -1)]
+    half = np.array(points, float)
+    return [half, half[::-1] * (1, -1)]
 
 
 def _round(length: float, width: float, cut: float) -> np.ndarray:
@@ -42,7 +44,7 @@ def _round(length: float, width: float, cut: float) -> np.ndarray:
     return np.concatenate([half, half[::-1] * (1, -1)])
 
 
-def _mirror(x: list[float], y: list[float]) -> np.ndarray:
+def _mirror(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> np.ndarray:
     "An outline that is the same left and right, from half of it."
     half = np.stack([x, y], 1)
     return np.concatenate([half, half[::-1] * (1, -1)])

@@ -29,8 +29,8 @@ def storage_tank(rng: np.random.Generator, diameter: float, sun: float) -> list[
 
 def _floating(r: float, paint: np.ndarray, sun: float) -> list[Part]:
     "The wall on the sun's side shades a part of the roof."
-    shift = -0.16 * r * np.array([math.cos(sun), math.sin(sun)])
-    parts = [Part(disc(0, 0, r * 0.9, 40), paint * 0.5), Part(disc(*shift, r * 0.73, 36), paint * 0.85)]
+    x, y = -0.16 * r * math.cos(sun), -0.16 * r * math.sin(sun)
+    parts = [Part(disc(0, 0, r * 0.9, 40), paint * 0.5), Part(disc(x, y, r * 0.73, 36), paint * 0.85)]
     return parts + [Part(disc(0, 0, r * 0.08, 10), paint * 0.6)]
 
 
@@ -70,7 +70,7 @@ def swimming_pool(rng: np.random.Generator, length: float) -> list[Part]:
 def _marked(l: float, w: float, inner: np.ndarray, lines: list, thick: float) -> list[Part]:
     "A playing field: border line, surface, straight lines."
     parts = [Part(box(l, w), _LINE), Part(box(l - 2 * thick, w - 2 * thick), inner)]
-    return parts + [Part(stroke(*line, thick), _LINE) for line in lines]
+    return parts + [Part(stroke(x0, y0, x1, y1, thick), _LINE) for x0, y0, x1, y1 in lines]
 
 
 def _ring(x: float, y: float, radius: float, thick: float, line: np.ndarray, inner: np.ndarray) -> list[Part]:
@@ -117,14 +117,14 @@ def soccer_field(rng: np.random.Generator, l: float, grass: np.ndarray) -> list[
     parts = _marked(l, w, grass, [], 0.4)
     for i, x in enumerate(np.linspace(-l / 2 + 0.4, l / 2 - 0.4, 13)[:-1]):
         parts.append(Part(rect(x, 0.4 - w / 2, x + (l - 0.8) / 12, w / 2 - 0.4), grass * (0.94, 1.06)[i % 2]))
-    lines = [(0, -w / 2, 0, w / 2)]
+    lines = [(0.0, -w / 2, 0.0, w / 2)]
     for side in (-1, 1):
         for deep, wide in ((0.157, 0.385), (0.052, 0.175)):
             x, y = side * l * (0.5 - deep), l * wide / 2
             lines += [(x, -y, x, y), (x, y, side * l / 2, y), (x, -y, side * l / 2, -y)]
     turn = disc(0, 0, l * 0.087, 25)
     lines += [(*a, *b) for a, b in zip(turn, np.roll(turn, 1, 0), strict=True)]
-    return parts + [Part(stroke(*line, 0.4), _LINE) for line in lines]
+    return parts + [Part(stroke(*line, width=0.4), _LINE) for line in lines]
 
 
 def _oval(l: float, w: float) -> np.ndarray:  # (n, 2)

@@ -5,6 +5,7 @@
 __all__ = ['stains', 'clutter', 'decoys', 'house', 'factory', 'forest', 'park', 'lake', 'farmland', 'wasteland']
 
 import math
+from typing import SupportsIndex
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def clutter(
         )
 
 
-def decoys(world: World, at: Frame, w: float, h: float, count: int) -> None:
+def decoys(world: World, at: Frame, w: float, h: float, count: SupportsIndex) -> None:
     "Blocks as large and as colourful as vehicles, where there is room; now and then a tower."
     rng = world.rng
     for x, y in rng.uniform(-0.48, 0.48, (count, 2)) * (w, h):

@@ -69,16 +69,17 @@ def make_scene(
         gsd: metres per pixel; None draws one that suits size and density
         difficulty: or "easy", "hard"
     """
-    size = (size, size) if isinstance(size, int) else tuple(size)
-    if len(size) != 2 or min(size) < 1 or (gsd is not None and gsd <= 0):
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2 or min(sides) < 1 or (gsd is not None and gsd <= 0):
         raise ValueError(
             f"size {size}, gsd {gsd}; expected one or two whole numbers from 1 and metres above 0"
         )
     rng, chosen = np.random.default_rng(seed), _chosen(difficulty)
     gsd = gsd or math.sqrt(chosen.density) * rng.uniform(0.14, 0.195) * (
-        rng.uniform(1, 2.2) if 400 < max(size) < 2000 else 1
+        rng.uniform(1, 2.2) if 400 < max(sides) < 2000 else 1
     )
-    world = World(size, gsd, rng)
+    height, width = sides
+    world = World((height, width), gsd, rng)
     compose(world, chosen)
     hard = difficult(world, crowns(world))
     polys = np.array([p.exterior.coords[:4] for p in world.polys]).reshape(-1, 4, 2) / gsd

@@ -29,7 +29,8 @@ class Frame(NamedTuple):
 
     def inside(self, x: float, y: float, angle: float = 0.0) -> "Frame":
         "A frame that is given by its place in this one."
-        return Frame(*self([(x, y)])[0].tolist(), self.angle + angle)
+        x, y = self([(x, y)])[0].tolist()
+        return Frame(x, y, self.angle + angle)
 
 
 def rect(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:

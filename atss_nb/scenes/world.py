@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable
 from itertools import product
+from typing import SupportsInt
 
 import numpy as np
 import shapely
@@ -105,10 +106,15 @@ def half_turn(rng: np.random.Generator) -> float:
     return math.pi * rng.integers(2)
 
 
-def trees(
-    world: World, at: Frame, w: float, h: float, count: int, size: float = 3.0
-) -> None:  # size: radius [m]
-    "Trees here and there in a plot; they are painted last, over whatever stands below them."
+def trees(world: World, at: Frame, w: float, h: float, count: SupportsInt, size: float = 3.0) -> None:
+    """Trees here and there in a plot; they are painted last, over whatever stands below them.
+
+    Args:
+        at: the middle of the plot
+        w: sides of the plot [m]
+        count: rounded down
+        size: radius of the largest [m]
+    """
     spots = at(world.rng.uniform(-0.5, 0.5, (int(count), 2)) * (w, h))
     shown = ((spots > -2 * size) & (spots < np.add(world.sheet.bounds[2:], 2 * size))).all(1)
     world.crowns += [(x, y, world.rng.uniform(0.4, 1) * size) for x, y in spots[shown]]

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..core.errors import LabelError
+from ..core.errors import LabelError, raise_problems
 from ..core.files import fingerprint, replacing
 from ..core.images import WHOLE, ImageReader, check_image, is_image, open_image
 from ..data.dota import read_dota, write_dota
@@ -37,14 +37,8 @@ def _sources(folder: Path) -> list[tuple[Path, Path | None]]:
     if (folder / "labelTxt").is_dir():
         problems += [f"{path}: no label file" for path in images if path.stem not in labels]
         problems += [f"{labels[name]}: no image" for name in labels.keys() - set(names)]
-    _raise_all(folder, problems if images else [f"{folder / 'images'}: no images"])
+    raise_problems(folder, sorted(problems) if images else [f"{folder / 'images'}: no images"])
     return [(path, labels.get(path.stem)) for path in images]
-
-
-def _raise_all(folder: Path, problems: Sequence[str]) -> None:
-    "LabelError with all problems, if there are any."
-    if problems:
-        raise LabelError(f"{folder}, problems: {len(problems)}\n  " + "\n  ".join(sorted(problems)))
 
 
 def _describe(source: tuple[Path, Path | None]) -> dict | str:
@@ -72,8 +66,10 @@ def plan_split(folder: str | Path, tiling: Tiling) -> dict:
     sources = _sources(Path(folder))
     with ThreadPoolExecutor() as pool:
         facts = list(pool.map(_describe, sources))
-    _raise_all(Path(folder), [fact for fact in facts if isinstance(fact, str)])
-    images = {path.stem: fact for (path, _), fact in zip(sources, facts, strict=True)}
+    raise_problems(folder, sorted(fact for fact in facts if isinstance(fact, str)))
+    images = {
+        path.stem: fact for (path, _), fact in zip(sources, facts, strict=True) if isinstance(fact, dict)
+    }
     tiles = {
         t.name: list(t[1:]) for name, fact in images.items() for t in make_tiles(name, fact["size"], tiling)
     }
@@ -116,13 +112,13 @@ def _cut(
     work: _Work,
 ) -> tuple[str, int, int, set[int]]:  # image, its tiles here, its objects, their rows that are in a tile
     "Write the tiles that are not there yet."
-    image, found = None, set()
+    image, labelled_rows = None, set()
     label = read_dota(work.label) if work.label else None
     for tile in work.tiles:
         target = work.out / "images" / f"{tile.name}.png"
         if label:
             objects, rows = tile_objects(label, tile, work.size, work.tiling)
-            found.update(rows.tolist())
+            labelled_rows.update(rows.tolist())
             if not target.exists():
                 write_dota(work.out / "labelTxt" / f"{tile.name}.txt", objects)
         if not target.exists():
@@ -130,7 +126,7 @@ def _cut(
             scaled = image if tile.scale == 1 else ScaledImage(image, tile.scale)
             with replacing(target) as draft:
                 Image.fromarray(_pixels(scaled, tile, work.tiling)).save(draft, compress_level=3)
-    return work.image.stem, len(work.tiles), len(label or ()), found
+    return work.image.stem, len(work.tiles), len(label or ()), labelled_rows
 
 
 def _results(work: Sequence[_Work], workers: int) -> Iterator[tuple[str, int, int, set[int]]]:
@@ -212,8 +208,8 @@ def split(
     _open_out(out, plan, overwrite, (folder / "labelTxt").is_dir())
     work, objects, kept = list(_pieces(folder, out, plan, tiling)), {}, defaultdict(set)
     with tqdm(total=len(plan["tiles"]), desc="tiles", disable=not progress) as bar:
-        for name, count, objects[name], found in _results(work, workers):
-            kept[name] |= found
+        for name, count, objects[name], labelled_rows in _results(work, workers):
+            kept[name] |= labelled_rows
             bar.update(count)
     left = {name: sorted(set(range(objects[name])) - kept[name]) for name in plan["images"]}
     lost = {name: rows for name, rows in left.items() if rows}
