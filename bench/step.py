@@ -51,12 +51,12 @@ def watch(model: retinanet.RetinaNet, clock: Clock) -> None:
     for part, module in (("backbone", model.backbone), ("head", model.head)):
         module.forward = clock.timed(part, module.forward)
     model.anchor_grid = clock.timed("anchors", model.anchor_grid)
-    model.matches = clock.timed("assignment", model.matches)
-    retinanet.compared = clock.timed("decoding", retinanet.compared)
+    model.anchor_targets = clock.timed("assignment", model.anchor_targets)
+    retinanet.loss_pair = clock.timed("decoding", retinanet.loss_pair)
     retinanet.focal_loss = clock.timed("class loss", retinanet.focal_loss)
     name = model.config.box_loss
     retinanet.BOX_LOSSES[name] = clock.timed("box loss", retinanet.BOX_LOSSES[name])
-    retinanet.detector_losses = clock.timed("all losses", retinanet.detector_losses)
+    retinanet.retinanet_losses = clock.timed("all losses", retinanet.retinanet_losses)
 
 
 def one_step(model: retinanet.RetinaNet, clock: Clock, data: tuple[list, list]) -> dict[str, float]:
@@ -72,7 +72,7 @@ def one_step(model: retinanet.RetinaNet, clock: Clock, data: tuple[list, list]) 
 
 def measure(rule: dict, side: int, objects: int, repeats: int) -> dict:
     torch.manual_seed(0)
-    originals = {name: getattr(retinanet, name) for name in ("compared", "focal_loss", "detector_losses")}
+    originals = {name: getattr(retinanet, name) for name in ("loss_pair", "focal_loss", "retinanet_losses")}
     losses, clock = dict(retinanet.BOX_LOSSES), Clock()
     model = retinanet.build_model(ModelConfig.resnet(50, **rule), num_classes=15, pretrained=False)
     watch(model, clock)

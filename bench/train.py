@@ -66,7 +66,7 @@ def parts(run: Trainer, images: list, targets: list, repeats: int) -> dict[str, 
     return {
         "decoding": median_seconds(lambda: [read_image(p) for p in paths], repeats),
         "augmentation": median_seconds(lambda: [run.data.transforms(*one) for one in pixels], repeats),
-        "assignment": median_seconds(lambda: run.model.matches(targets, size), repeats, device),
+        "assignment": median_seconds(lambda: run.model.anchor_targets(targets, size), repeats, device),
         "optimizer": median_seconds(run.optimizer.step, repeats, device),
         "network alone": ceiling(run, there, repeats),
         "whole step": median_seconds(

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from atss_nb.data.dota import DOTA_V10_CLASSES
-from atss_nb.model.config import ModelConfig
+from atss_nb.model.config import ModelConfig, SecondStage
 from atss_nb.scenes.scenes import write_scenes
 from atss_nb.training.checkpoints import load_checkpoint, read_log
 from atss_nb.training.loop import train
@@ -85,6 +85,19 @@ def test_two_processes_follow_one(config, tmp_path, monkeypatch, batch_size, acc
         row["AP50"] for r in (alone, tmp_path / "run") for row in read_log(r / "log.jsonl") if "AP50" in row
     ]
     assert len(scores) == 2
+
+
+def test_two_stages_follow_one_process_too(config, tmp_path, monkeypatch):
+    "All anchors and all proposals are learnt from, so that no random choice differs."
+    everything = SecondStage(width=16, proposals=50, rpn_samples=10**6, samples=10**6, proposal_nms=1.0)
+    config = replace(config, model=replace(config.model, second_stage=everything), batch_size=3, epochs=1)
+    monkeypatch.setattr("atss_nb.training.loop._LOG_EVERY", 1)
+    alone = train(config, tmp_path / "alone", progress=False)
+    assert launch(config, tmp_path, 2).wait(240) == 0
+    one, two = ([r for r in read_log(p / "log.jsonl") if "loss" in r] for p in (alone, tmp_path / "run"))
+    assert [r["grad_norm"] for r in two] == pytest.approx([r["grad_norm"] for r in one], rel=2e-2)
+    a, b = (load_checkpoint(r / "last.pt")["model"] for r in (alone, tmp_path / "run"))
+    assert all(torch.allclose(a[k], b[k], rtol=1e-2, atol=1e-3) for k in a)
 
 
 def test_a_process_that_dies_ends_the_run_with_an_error(config, tmp_path):

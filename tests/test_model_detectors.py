@@ -334,6 +334,6 @@ def test_every_kind_of_two_stages(oriented, class_agnostic, assigner):
     assert set(losses) == {"objectness", "proposal", "classification", "box"}
     assert all(value.isfinite() and value > 0 for value in losses.values())
     assert model.head.box_fc.out_features == (1 if class_agnostic else 2) * 5
-    proposals = model.first_look(images)[2][0]
+    proposals = model.first_stage(images).proposals[0]
     assert (proposals[:, 4] % (math.pi / 2) == 0).all() != oriented
     assert len(model.eval()(images)[0]["boxes"]) > 0

@@ -15,8 +15,8 @@ from atss_nb.model import retinanet
 from atss_nb.model.config import ModelConfig
 from atss_nb.model.heads import HeadOutput, RetinaHead
 from atss_nb.model.losses import centerness
-from atss_nb.model.retinanet import detector_losses, postprocess
-from atss_nb.model.targets import match
+from atss_nb.model.retinanet import postprocess, retinanet_losses
+from atss_nb.model.targets import gather_targets
 from atss_nb.samples.anchors import AnchorGrid, Anchors
 from atss_nb.samples.assign import ATSS, MaxIoU
 from atss_nb.samples.coders import DeltaXYWHA
@@ -180,7 +180,7 @@ def matches(peer: Peer, second_empty: bool = False):
     "Who learns what, and its truth; the circumscribed-box peer assigns by upright boxes."
     truth = peer.targets(second_empty)
     shown = upright(peer.targets(second_empty)) if peer.name.endswith("hbb") else truth
-    return match(peer.assign(peer.anchors, [t["boxes"] for t in shown]), truth)
+    return gather_targets(peer.assign(peer.anchors, [t["boxes"] for t in shown]), truth)
 
 
 @pytest.mark.parametrize("peer", [p for p in RECORDS if not p.paper], ids=str)
@@ -207,7 +207,7 @@ def losses(peer: Peer, monkeypatch, second_empty: bool = False) -> dict[str, tor
         hulls = {"boxes": found.boxes}
         upright([hulls])
         monkeypatch.setattr(retinanet, "centerness", lambda points, boxes: centerness(points, hulls["boxes"]))
-    return detector_losses(peer.outputs(), peer.anchors, found, peer.coder, peer.config)
+    return retinanet_losses(peer.outputs(), peer.anchors, found, peer.coder, peer.config)
 
 
 @by_peer

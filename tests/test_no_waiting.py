@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from atss_nb.model.config import ModelConfig
 from atss_nb.model.retinanet import BOX_LOSSES, build_model
-from atss_nb.model.targets import LateCheck, check_finite
+from atss_nb.model.targets import LateCheck, RunHooks, check_finite
 from atss_nb.training.settings import TrainConfig
 from atss_nb.training.step import make_optimizer, train_step
 from atss_nb.training.trainer import _follow, averaged
@@ -57,7 +57,7 @@ def batch() -> tuple[list, list]:
 def step(config: TrainConfig, check=None) -> None:
     "The second step of a run, in which everything is there that is sent once."
     model = build_model(config.model, num_classes=3).to("meta")
-    model.check, config = check or LateCheck(), replace(config, precision="float32")
+    model.run_hooks, config = RunHooks(check=check or LateCheck()), replace(config, precision="float32")
     optimizer, average = make_optimizer(model, config), averaged(model, 0.9)
     train_step(model, *batch(), optimizer, config)
     with Copies(), Numbers():

@@ -6,18 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
 import torch
 
 from atss_nb.data.dota import DOTA_V10_CLASSES
-from atss_nb.model.config import ModelConfig
+from atss_nb.model.config import ModelConfig, SecondStage
+from atss_nb.model.targets import RunHooks
 from atss_nb.scenes.scenes import write_scenes
 from atss_nb.training.checkpoints import load_checkpoint, read_log
 from atss_nb.training.loop import load_model, train
 from atss_nb.training.settings import TrainConfig
-from atss_nb.training.trainer import Trainer, count_samples, make_loader, restore, run_state
+from atss_nb.training.trainer import Trainer, count_samples, make_loader
 
 
 @pytest.fixture(scope="module")
@@ -181,25 +183,54 @@ def test_the_average_is_a_moving_one(config):
             torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-6)
 
 
-def test_notes_of_a_broken_step_are_read_before_anything_is_saved(config):
+def two_stages(**changes) -> ModelConfig:
+    "A small Faster R-CNN."
+    stage = SecondStage(**{"width": 16, "proposals": 30, "samples": 16} | changes)
+    model = ModelConfig.small(strides=(8, 16, 32, 64), channels=16, backbone_norm="gn", pre_nms=50)
+    return replace(model, max_detections=20, ratios=(0.5, 1.0, 2.0), second_stage=stage)
+
+
+@pytest.mark.parametrize(
+    ("stages", "what"),
+    [(1, "class logits of image 0"), (2, "class logits of the proposals of image 0")],
+    ids=["RetinaNet", "Faster R-CNN"],
+)
+def test_notes_of_a_broken_step_are_read_before_anything_is_saved(config, stages, what):
     "As on a GPU, where the detector only takes notes, and no kernel refuses a box."
-    model = replace(config.model, box_loss="gwd")
+    model = replace(config.model, box_loss="gwd") if stages == 1 else two_stages()
     run = Trainer(replace(config, model=model, batch_size=1, epochs=2))
-    run.model.check = run.late_check
+    run.model.run_hooks = replace(run.model.run_hooks, check=run.late_check)
+    classes = run.model.head.class_conv if stages == 1 else run.model.head.class_fc
     steps = run.epoch()
     next(steps)
-    state = run_state(run)
-    torch.nn.init.constant_(run.model.head.class_conv.bias, float("nan"))
+    state = deepcopy(run.state())
+    torch.nn.init.constant_(classes.bias, float("nan"))
     next(steps)  # says nothing yet
-    with pytest.raises(FloatingPointError, match="class logits of image 0 in one of the last batches"):
-        run_state(run)
-    restore(run, state)
+    with pytest.raises(FloatingPointError, match=f"{what} in one of the last batches"):
+        run.state()
+    run.restore(state)
     steps = run.epoch()
     next(steps)
-    torch.nn.init.constant_(run.model.head.class_conv.bias, float("nan"))
-    with pytest.raises(FloatingPointError, match="class logits"):
+    torch.nn.init.constant_(classes.bias, float("nan"))
+    with pytest.raises(FloatingPointError, match=what):
         list(steps)
-    assert run.done.step == 10
+    assert run.done.step == 10 or stages == 2  # suppression refuses its boxes before
+
+
+@pytest.mark.parametrize(
+    "model", [ModelConfig.small(strides=(8, 16, 32, 64)), two_stages()], ids=["one", "two"]
+)
+def test_a_run_says_what_losses_are_divided_by(config, model):
+    "With a divisor ten times as large every loss is a tenth, of both detectors."
+    run = Trainer(replace(config, model=model))
+    images, targets = next(run.stream)
+    sums, divisor = [], run.model.run_hooks.divisor
+    for times in (1, 10):
+        run.model.run_hooks = RunHooks(divisor=lambda count, times=times: times * divisor(count))
+        torch.manual_seed(0)
+        losses = run.model.train()(images, targets)
+        sums.append(torch.stack([losses[name].detach() for name in sorted(losses)]))
+    torch.testing.assert_close(sums[0], 10 * sums[1])
 
 
 def test_patience_ends_a_run_that_does_not_get_better(config, tmp_path):

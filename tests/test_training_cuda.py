@@ -11,7 +11,7 @@ from atss_nb.scenes.scenes import write_scenes
 from atss_nb.training.checkpoints import load_checkpoint, read_log
 from atss_nb.training.loop import train
 from atss_nb.training.settings import TrainConfig
-from atss_nb.training.trainer import Trainer, run_state
+from atss_nb.training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that PyTorch can use")
 
@@ -53,7 +53,7 @@ def test_a_step_does_not_wait(config, change):
     next(steps)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for _ in range(6):  # the next look is after the tenth
+        for _ in range(6):  # the next check is after the tenth
             if run.done.step == run.batches.per_epoch * (run.done.epochs + 1):
                 run.done.epochs, steps = run.done.epochs + 1, run.epoch()
             next(steps)
@@ -66,7 +66,7 @@ def test_a_broken_step_is_found_late(config):
     torch.nn.init.constant_(run.model.head.class_conv.bias, float("nan"))
     next(run.epoch())
     with pytest.raises(FloatingPointError, match="class logits of image 0 in one of the last batches"):
-        run_state(run)
+        run.state()
 
 
 def test_workers_pin_and_the_run_goes_on(config, tmp_path):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..core.files import replacing
 from .runtime import needs
 from ..model.retinanet import RetinaNet
-from ..model.targets import colours
+from ..model.targets import imagenet_mean_std
 
 
 class RawNetwork(nn.Module):
@@ -28,7 +28,7 @@ class RawNetwork(nn.Module):
                 f"model: expected a RetinaNet, got {type(model).__name__}; it has no raw network"
             )
         self.backbone, self.head = model.backbone, model.head
-        self.register_buffer("colours", colours())
+        self.register_buffer("mean_std", imagenet_mean_std())
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """
@@ -38,7 +38,7 @@ class RawNetwork(nn.Module):
         Returns:
             logits (B, N, K), deltas (B, N, 5), perhaps centerness (B, N)
         """
-        mean, std = self.colours
+        mean, std = self.mean_std
         said = self.head(self.backbone((images - mean) / std))
         return tuple(x for x in said if x is not None)
 

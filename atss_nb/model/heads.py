@@ -47,7 +47,7 @@ def tower(in_channels: int, feat_channels: int, convs: int, norm: str | None = N
 
 
 class HeadOutput(NamedTuple):
-    """What a head says of N anchors, in their order.
+    """What a head predicts for N anchors, in their order.
 
     Attributes:
         logits: (B, N, K) class scores before the sigmoid
@@ -58,6 +58,18 @@ class HeadOutput(NamedTuple):
     logits: Tensor
     deltas: Tensor
     centerness: Tensor | None = None
+
+    def float(self) -> "HeadOutput":
+        "The same in float32."
+        return HeadOutput(*(None if x is None else x.float() for x in self))
+
+    def of_image(self, i: int) -> "HeadOutput":
+        """The part of one image of the batch.
+
+        Returns:
+            (N, K), (N, 5), perhaps (N,)
+        """
+        return HeadOutput(*(None if x is None else x[i] for x in self))
 
 
 class RetinaHead(nn.Module):
@@ -88,7 +100,7 @@ class RetinaHead(nn.Module):
             level_scale: learn one factor per level for the deltas
             levels: L, of use with level_scale only
             prior: initial score of every class, in (0, 1)
-            centerness: say of each anchor how central it is, too
+            centerness: predict how central each anchor is, too
             box_start: initial value of the first four box numbers
         """
         super().__init__()
@@ -115,7 +127,8 @@ class RetinaHead(nn.Module):
         logits = [flatten_map(self.class_conv(self.class_tower(x)), self.num_classes) for x in features]
         towers = [self.box_tower(x) for x in features]
         deltas = [flatten_map(self.box_conv(x) * s, 5) for x, s in zip(towers, self.scales, strict=True)]
-        said = torch.cat(logits, 1), torch.cat(deltas, 1)
+        logits, deltas = torch.cat(logits, 1), torch.cat(deltas, 1)
         if self.center_conv is None:
-            return HeadOutput(*said)
-        return HeadOutput(*said, torch.cat([flatten_map(self.center_conv(x), 1) for x in towers], 1)[..., 0])
+            return HeadOutput(logits, deltas)
+        central = torch.cat([flatten_map(self.center_conv(x), 1) for x in towers], 1)[..., 0]
+        return HeadOutput(logits, deltas, central)

@@ -144,7 +144,7 @@ _DOTA = (_ANGLE, _CUT, _SERVER, _ALL)
 def _dota(
     angle: str,
     epochs: int,
-    scores: Sequence[float],  # AP50, AP75, mAP
+    scores: tuple[float, float, float],  # AP50, AP75, mAP
     confounds: Sequence[str] = (),
     depth: int = 50,
     scales: bool = False,

@@ -14,11 +14,11 @@ from tqdm.auto import tqdm
 
 from ..core.files import replacing
 from ..model.retinanet import build_model
-from .checkpoints import Log, load_checkpoint, read_log, save_checkpoint, write_csv
+from .checkpoints import Log, load_checkpoint, read_log, save_checkpoint, write_log_table
 from .engine import Stop
-from .memory import advice
+from .memory import explain_out_of_memory
 from .settings import TrainConfig
-from .trainer import Progress, Trainer, count_samples, restore, run_state, validate
+from .trainer import RunProgress, Trainer, count_samples, validate
 
 _LOG_EVERY = 10  # steps
 
@@ -39,10 +39,10 @@ def _validation_due(epoch: int, config: TrainConfig) -> bool:
 
 def _save(run: Trainer, out: Path, name: str = "last.pt") -> None:
     if run.engine.rank == 0:
-        save_checkpoint(out / name, run_state(run))
+        save_checkpoint(out / name, run.state())
 
 
-def _is_before(row: dict, done: Progress) -> bool:
+def _is_before(row: dict, done: RunProgress) -> bool:
     return row["step"] < done.step if "loss" in row else row["epoch"] < done.epochs
 
 
@@ -52,7 +52,7 @@ def _open_run(
     "The run folder with its configuration and its log: empty, or up to the checkpoint that it goes on from."
     rows, last = [], out / "last.pt"
     if resume and last.exists():
-        restore(run, load_checkpoint(last))
+        run.restore(load_checkpoint(last))
         rows = [row for row in read_log(out / "log.jsonl") if _is_before(row, run.done)]
     if run.engine.rank:
         return None
@@ -70,15 +70,15 @@ def _score(run: Trainer, out: Path, log: Log | None) -> None:
     score = validate(model, run.val, run.config.batch_size, run.engine)
     if log:
         log.write(step=run.done.step, epoch=run.done.epochs, AP50=score.AP50, AP75=score.AP75, mAP=score.mAP)
-    run.done.waited += 1
+    run.done.stale += 1
     if (score.AP50 or 0.0) > run.done.best:
-        run.done.best, run.done.waited = score.AP50 or 0.0, 0
+        run.done.best, run.done.stale = score.AP50 or 0.0, 0
         _save(run, out, "best.pt")
 
 
 def _close_epoch(
     run: Trainer, out: Path, log: Log | None, watch: Callable | None
-) -> bool:  # whether the run has waited long enough
+) -> bool:  # whether the run has stale long enough
     "Show the model to who watches, score it if that is due, and save."
     if watch and log:
         watch(run.model, run.done.epochs)
@@ -88,8 +88,8 @@ def _close_epoch(
     run.done.epochs += 1
     _save(run, out)
     if log:
-        write_csv(read_log(log.path), log.path.with_suffix(".csv"))
-    return 0 < run.config.patience <= run.done.waited
+        write_log_table(read_log(log.path), log.path.with_suffix(".csv"))
+    return 0 < run.config.patience <= run.done.stale
 
 
 def _bar(run: Trainer, shown: bool) -> tqdm:
@@ -139,7 +139,7 @@ def train(
     """
     run, out = Trainer(config, device, steps), Path(out)
     log = _open_run(run, out, resume, tensorboard)
-    with advice(run.config), Stop() as stop, _bar(run, progress and bool(log)) as bar:
+    with explain_out_of_memory(run.config), Stop() as stop, _bar(run, progress and bool(log)) as bar:
         while run.done.epochs < config.epochs:
             bar.set_description(f"epoch {run.done.epochs + 1}/{config.epochs}")
             if _steps(run, out, log, bar, stop):
