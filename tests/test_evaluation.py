@@ -231,7 +231,9 @@ def test_a_class_of_which_there_is_nothing_has_no_number():
         assert set(without.values()) == {None}
         assert evaluate([silent], [target], ["a", "b"], metric).mAP == 1.0
         assert set(evaluate([claimed], [target], ["a", "b"], metric).per_class["b"].values()) == {value}
-    assert evaluate([silent], [target], ["a", "b"], "voc07", protocol="mmrotate").per_class["b"]["0.50"] == 0.0
+    assert (
+        evaluate([silent], [target], ["a", "b"], "voc07", protocol="mmrotate").per_class["b"]["0.50"] == 0.0
+    )
 
 
 def test_perfect_and_hopeless():
