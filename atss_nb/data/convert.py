@@ -7,7 +7,6 @@ __all__ = ['detect_format', 'find_format', 'LabelledSet', 'read_dataset', 'fit_t
 import os
 import re
 import shutil
-import warnings
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.errors import LabelError, listing, summary
+from ..core.errors import LabelError, listing, raise_problems, summary, warn
 from ..core.images import image_size
 from ..core.options import choose
 from .dota import Annotation, check_classes
@@ -83,8 +82,8 @@ def read_dataset(
     check_classes(classes)
     format, found = format or detect_format(src), [] if problems is None else problems
     images, order = find_format(format).load(Path(src), classes, found)
-    if found and problems is None:
-        raise LabelError(summary(f"{src}, problems", found))
+    if problems is None:
+        raise_problems(src, found)
     names = {name for one in images if one.annotation for name in one.annotation.classes}
     return LabelledSet(format, images, tuple(order or classes or sorted(names)))
 
@@ -187,16 +186,19 @@ def _check_target(dst: Path, images: str) -> None:
         raise FileExistsError(f"{dst}: expected a new or empty folder; {listing(dst)}")
 
 
-def write_dataset(format: str, data: LabelledSet, dst: str | Path, images: str = "copy") -> list[str]:
+def write_dataset(
+    format: str, data: LabelledSet, dst: str | Path, images: str = "copy", report: bool = True
+) -> list[str]:
     """Write a data set with its images.
 
     Args:
         format: a name in FORMATS
         dst: a new or empty folder
         images: or "link" (hard links on the same disk) or "none"
+        report: log what the format could not hold
 
     Returns:
-        what the format could not hold, a line for each kind; warned of, too
+        what it could not hold, a line for each kind
     """
     form, dst, lost = find_format(format), Path(dst), Counter()
     _check_target(dst, images)
@@ -209,8 +211,8 @@ def write_dataset(format: str, data: LabelledSet, dst: str | Path, images: str =
             _put_image(one, dst / form.place(one, "image"), images)
     gone = sorted((what, count) for what, count in lost.items() if count)
     lines = [f"{what}: {count} lost, {format} has no place for it" for what, count in gone]
-    if lines:
-        warnings.warn(summary(f"{dst}, not everything could be kept", lines), stacklevel=2)
+    if lines and report:
+        warn(summary(f"{dst}, not everything could be kept", lines))
     return lines
 
 

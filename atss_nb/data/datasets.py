@@ -4,7 +4,6 @@
 
 __all__ = ['read_image', 'DetectionDataset', 'DotaDataset', 'open_dataset', 'collate', 'repeat_factors']
 
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..core.errors import LabelError, collecting, summary
+from ..core.errors import LabelError, collecting, raise_problems, summary, warn
 from ..core.images import read_pixels
 from .convert import detect_format, read_dataset
 from .dota import Annotation, read_dota
@@ -114,7 +113,7 @@ class DetectionDataset(Dataset):
         kept = [i for i, o in enumerate(objects) if keep_empty or o is None or len(o["labels"])]
         self.images, self._objects = [images[i].image for i in kept], [objects[i] for i in kept]
         if self.dropped:
-            warnings.warn(summary(f"{self.folder}, objects left out", self.dropped), stacklevel=3)
+            warn(summary(f"{self.folder}, objects left out", self.dropped))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -166,8 +165,7 @@ class DotaDataset(DetectionDataset):
         for one in images:
             with collecting(problems):
                 one.annotation = read_dota(one.label, classes) if one.label else None
-        if problems:
-            raise LabelError(summary(f"{folder}, problems", problems))
+        raise_problems(folder, problems)
         super().__init__(images, folder, classes, angle, transforms, **options)
 
 
