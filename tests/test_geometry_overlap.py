@@ -207,6 +207,12 @@ def test_callable_from_other_compiled_code():
         assert twice(A[i].numpy(), B[i].numpy()) == pytest.approx(2 * PAIRS["inter"][i], rel=1e-9, abs=1e-9)
 
 
+def test_plain_python_on_two_boxes():
+    for i in range(0, len(A), 9):
+        area = overlap_area(*A[i].tolist(), *B[i].tolist())
+        assert area == pytest.approx(PAIRS["inter"][i], rel=1e-9, abs=1e-9)
+
+
 def test_memory_that_is_not_contiguous():
     a, b = some_boxes(50, 7), some_boxes(40, 8)
     wide = torch.zeros(50, 11, dtype=torch.float64)
