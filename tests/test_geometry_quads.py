@@ -63,6 +63,14 @@ def test_rectangles_agree_with_boxes_wherever_they_are(shift):
     assert np.abs(quad_iou(obb2poly(boxes).numpy(), obb2poly(boxes).numpy()) - expected).max() < 1e-6
 
 
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_whatever_their_size(scale):
+    quad = np.array([[0.0, 0], [3, 1], [2, 4], [0, 2]]) * scale
+    half = np.array([[0.0, 0], [3, 1], [2, 4], [0, 0]]) * scale
+    assert quad_iou([quad], [quad])[0, 0] == pytest.approx(1)
+    assert quad_iou([quad], [half])[0, 0] == pytest.approx(5 / 7)  # of areas 7 and 5
+
+
 def test_nothing_and_nonsense():
     assert quad_iou(np.zeros((0, 4, 2)), np.zeros((3, 4, 2))).shape == (0, 3)
     assert quad_iou(np.zeros((2, 4, 2)), np.ones((2, 4, 2))).max() == 0
