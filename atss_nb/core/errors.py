@@ -6,8 +6,7 @@ __all__ = ['AtssError', 'LabelError', 'wrong', 'collecting', 'summary', 'raise_p
 
 import logging
 import reprlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -40,19 +39,23 @@ def wrong(path: Path, place: int | str, value: object, expected: str) -> LabelEr
     return LabelError(f"{path}, {where}: {_SHORT.repr(value)}; expected {expected}")
 
 
-@contextmanager
-def collecting(problems: list[str] | None) -> Iterator[None]:
-    """Put a LabelError on the list of problems, if there is one.
+class collecting:  # noqa: N801  used like a function; a generator would cost as much as reading a line
+    "A context that puts a LabelError on the list of problems, if there is one."
 
-    Args:
-        problems: appended to; None: errors are raised
-    """
-    try:
-        yield
-    except LabelError as error:
-        if problems is None:
-            raise
-        problems.append(str(error))
+    def __init__(self, problems: list[str] | None):
+        """
+        Args:
+            problems: appended to; None: errors are raised
+        """
+        self.problems = problems
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind, error, trace) -> bool:
+        noted = self.problems is not None and isinstance(error, LabelError)
+        if noted:
+            self.problems.append(str(error))
+        return noted
 
 
 def summary(title: str, items: Sequence[str]) -> str:

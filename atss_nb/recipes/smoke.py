@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..data.convert import LabelledSet, write_dataset
-from ..data.dota import Annotation
+from ..data.detections import Detections
 from ..data.folders import LabelledImage
 from ..evaluation.evaluate import Evaluation
 from .recipes import Recipe, run_recipe, score_recipe, small_version
@@ -34,7 +34,7 @@ def _scene(size: int, seed: tuple[int, int], names: dict[str, str] | None):
     kept = [i for i, name in enumerate(scene.classes) if names is None or name in names]
     classes = [scene.classes[i] if names is None else names[scene.classes[i]] for i in kept]
     hard = np.asarray(scene.difficult)[kept]
-    return scene.image, Annotation(scene.polys[kept].round(2), classes, hard)
+    return scene.image, Detections.from_polygons(scene.polys[kept].round(2), classes, difficult=hard)
 
 
 def _labelled(recipe: Recipe, split: str, n: int, size: int, draft: Path) -> Iterator[LabelledImage]:
