@@ -65,6 +65,9 @@ class Record:
     boxes: list = []  # (N, 5) cx, cy, w, h [px], angle [rad]
     scores: list = []
     _own: int = 0  # read in the source
+    sure: (
+        bool  # what the formatter does to a comment that is too long for its line
+    ) = True
     table: dict = {
         "a": 1,  # an entry
     }  # words of the table
@@ -187,6 +190,7 @@ def test_fields_and_methods(module):
 
 Attributes:
     boxes: (N, 5) cx, cy, w, h [px], angle [rad]
+    sure: what the formatter does to a comment that is too long for its line
     table: words of the table"""
     )
     assert doc(record.method) == "Twice.\n\nReturns:\n    twice the value"

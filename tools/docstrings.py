@@ -149,12 +149,19 @@ def class_edits(source: Source, node: ast.ClassDef) -> Iterator[Edit]:
         target = (
             statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
         )
-        comment = source.comments.get(statement.end_lineno or 0)
-        if isinstance(target, ast.Name) and is_public(target.id) and comment:
-            described.append(f"{target.id}: {words(comment)}")
-            yield source.without(comment)
+        comments = field_comments(source, statement)
+        if isinstance(target, ast.Name) and is_public(target.id) and comments:
+            described.append(f"{target.id}: {' '.join(map(words, comments))}")
+            yield from map(source.without, comments)
     if described:
         yield docstring(source, node, {"Attributes": described})
+
+
+def field_comments(source: Source, statement: ast.stmt) -> list[TokenInfo]:
+    "The comments of a field: behind it, or within the parentheses of a long one; those of a table's rows are not."
+    rows = isinstance(getattr(statement, "value", None), ast.Dict | ast.List | ast.Set | ast.Tuple | ast.Call)
+    lines = range(statement.end_lineno if rows else statement.lineno, statement.end_lineno + 1)
+    return [source.comments[line] for line in lines if line in source.comments]
 
 
 def docstring(source: Source, node: Documented, sections: dict[str, list[str]]) -> Edit:

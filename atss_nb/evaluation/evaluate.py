@@ -22,6 +22,7 @@ class Protocol(NamedTuple):
 
     Attributes:
         strict: a hit needs IoU > threshold; otherwise equality is enough
+        ignore_difficult: difficult objects earn and cost nothing; otherwise they are objects like any other
         overlap: of the "polygon" as labelled, of its smallest "box", or of "upright" boxes
         metric: the only one it knows; "": "area", "voc07" and "coco101" can be asked for
         all_classes: the means run over all classes that have a number, otherwise over those with objects
@@ -29,9 +30,7 @@ class Protocol(NamedTuple):
 
     name: str
     strict: bool
-    ignore_difficult: (
-        bool  # difficult objects earn and cost nothing; otherwise they are objects like any other
-    )
+    ignore_difficult: bool
     overlap: str
     metric: str
     all_classes: bool
