@@ -38,10 +38,10 @@ class Edit(NamedTuple):
 
 
 class Source:
-    "A module: its text, tokens, and comments by line; the comments that are orders to tools stay where they are."
+    "A module: its tree, lines, tokens, and comments by line; the comments that are orders to tools stay where they are."
 
     def __init__(self, text: str):
-        self.text, self.lines = text, text.splitlines(keepends=True)
+        self.tree, self.lines = ast.parse(text), text.splitlines(keepends=True)
         self.tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
         comments = [t for t in self.tokens if t.type == COMMENT and not PRAGMA.match(t.string)]
         self.comments = {t.start[0]: t for t in comments}
@@ -220,7 +220,7 @@ def documented(text: str) -> str:
     "A module's text with the comments of its signatures in its docstrings; unformatted."
     new = text
     source = Source(text)
-    for edit in sorted(edits(source, ast.parse(text).body), reverse=True):
+    for edit in sorted(edits(source, source.tree.body), reverse=True):
         new = new[: edit.start] + edit.text + new[edit.end :]
     if without_docstrings(new) != without_docstrings(text):
         raise AssertionError("the code has changed, not only its docstrings")
