@@ -102,9 +102,9 @@ class Evaluation:
         rows = [ap for name, ap in self.per_class.items() if everyone or self.positives[name]]
         return _mean(v for ap in rows for t, v in ap.items() if threshold in (None, t))
 
-    AP50 = property(lambda self: self.mean("0.50"))
-    AP75 = property(lambda self: self.mean("0.75"))
-    mAP = property(lambda self: self.mean())
+    AP50 = property(lambda self: self.mean("0.50"), doc="The mean AP at IoU 0.50.")
+    AP75 = property(lambda self: self.mean("0.75"), doc="The mean AP at IoU 0.75.")
+    mAP = property(lambda self: self.mean(), doc="The mean AP over all thresholds.")
 
     def to_dict(self) -> dict:
         "All numbers but the curves."

@@ -111,6 +111,7 @@ class TrainConfig:
         return cls(**values | lists | {"model": ModelConfig(**values["model"])})
 
     def to_json(self) -> str:
+        "The settings as JSON that `from_json` reads."
         return json.dumps(asdict(self), indent=2)
 
 
