@@ -172,9 +172,10 @@ class Explorer(anywidget.AnyWidget):
 
     @property
     def boxes(self) -> Tensor:
-        """
+        """The boxes of the scene. Raises `ValueError` where it holds none.
+
         Returns:
-            (G, 5) float64; raises `ValueError` where the scene holds none
+            (G, 5) cx, cy, w, h [px], angle [rad], float64
         """
         return _read_boxes(self.scene.get("boxes", []))
 
