@@ -209,7 +209,7 @@ class ResultFiles:
 
     @property
     def case(self) -> Case:
-        "For `analyse` and its parts."
+        "For `analyze` and its parts."
         return Case(self.dets, self.gts, len(self.image_ids), self.classes)
 
     def evaluate(
