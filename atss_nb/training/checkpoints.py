@@ -54,11 +54,13 @@ class Log:
             self.board = SummaryWriter(self.path.parent / "tensorboard", purge_step=after)
 
     def write(self, **row) -> None:
+        "Add a row: its step, and what is known of it."
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        for name, value in row.items() if self.board else ():
-            if value is not None and name != "step":
-                self.board.add_scalar(name, value, row["step"])
+        if self.board:
+            for name, value in row.items():
+                if value is not None and name != "step":
+                    self.board.add_scalar(name, value, row["step"])
 
 
 def read_log(path: str | Path) -> list[dict]:
