@@ -10,8 +10,9 @@ from PIL import Image
 
 from atss_nb.cli.data import FORMAT_NAMES
 from atss_nb.cli.main import main
+from atss_nb.data.detections import Detections
 from atss_nb.data.doctor import check_objects, examine, look
-from atss_nb.data.dota import Annotation, read_dota
+from atss_nb.data.dota import read_dota
 from atss_nb.data.folders import LabelledImage
 from atss_nb.data.formats import FORMATS
 from atss_nb.scenes.scenes import write_scenes
@@ -21,7 +22,7 @@ BOAT = np.array([[20, 20], [60, 30], [57, 42], [17, 32]], float)
 
 def findings(polys, names=None, size=(100, 100), **more) -> list[str]:
     names = names or ["ship"] * len(polys)
-    one = LabelledImage("a", annotation=Annotation(polys, names, [0] * len(names), **more), image=None)
+    one = LabelledImage("a", annotation=Detections.from_polygons(polys, names, **more), image=None)
     return sorted(kind for _, kind, _ in check_objects(one, size))
 
 
@@ -62,7 +63,7 @@ def test_unknown_image_size_is_no_trouble():
 def test_another_size_in_the_label(tmp_path):
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     one = LabelledImage(
-        "a", "", tmp_path / "a.png", tmp_path / "a.xml", Annotation([], [], [], size=(40, 30))
+        "a", "", tmp_path / "a.png", tmp_path / "a.xml", Detections.from_polygons([], [], size=(40, 30))
     )
     assert [kind for _, kind, _ in check_objects(one, (30, 40))] == ["label of another image size"]
 
@@ -148,7 +149,7 @@ def test_convert_says_what_is_lost(healthy, tmp_path, capsys):
     assert "nothing was lost" in capsys.readouterr().out
     for path in healthy.rglob("labelTxt/*.txt"):
         again = read_dota(tmp_path / "back" / path.relative_to(healthy))
-        assert again.polys.tolist() == read_dota(path).polys.tolist()
+        assert again.polygons.tolist() == read_dota(path).polygons.tolist()
 
 
 def test_convert_refuses(healthy, tmp_path, capsys):
@@ -164,7 +165,7 @@ def test_convert_refuses(healthy, tmp_path, capsys):
 
 
 def test_convert_renames(healthy, tmp_path, capsys):
-    names = sorted({n for p in healthy.rglob("labelTxt/*.txt") for n in read_dota(p).classes})
+    names = sorted({n for p in healthy.rglob("labelTxt/*.txt") for n in read_dota(p).names})
     words = [
         "convert",
         str(healthy),
@@ -178,7 +179,7 @@ def test_convert_renames(healthy, tmp_path, capsys):
     assert "differ between splits" in capsys.readouterr().err
     shutil.rmtree(healthy / "val")
     shutil.rmtree(tmp_path / "h", ignore_errors=True)
-    names = sorted({n for p in healthy.rglob("labelTxt/*.txt") for n in read_dota(p).classes})
+    names = sorted({n for p in healthy.rglob("labelTxt/*.txt") for n in read_dota(p).names})
     assert main([*words[:6], *(f"{n}=ship" for n in names)]) == 0
     assert examine(tmp_path / "h").classes.keys() == {"ship"}
 
@@ -190,7 +191,7 @@ def test_the_help_names_every_format():
 @pytest.mark.parametrize("name", ["coco", "dior-r", "hrsc2016"])
 def test_train_on_another_format(tmp_path, capsys, name):
     write_scenes(tmp_path / "data/train", 4, size=128, seed=0)
-    found = sorted({n for p in tmp_path.rglob("labelTxt/*.txt") for n in read_dota(p).classes})
+    found = sorted({n for p in tmp_path.rglob("labelTxt/*.txt") for n in read_dota(p).names})
     target = {"coco": "boat", "dior-r": "ship", "hrsc2016": "ship"}[name]
     words = ["--to", name, "--rename", *(f"{n}={target}" for n in found)]
     assert main(["convert", str(tmp_path / "data"), str(tmp_path / name), *words]) == 0

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atss_nb.core.errors import LabelError
-from atss_nb.data.dota import DOTA_V20_CLASSES, Annotation, read_dota, write_dota
+from atss_nb.data.detections import Detections
+from atss_nb.data.dota import DOTA_V20_CLASSES, read_dota, write_dota
 
 REAL = Path(__file__).parents[2] / "shared/data"
 OBJECT = "60 20 176 62 164 95 48 53 ship 0\n"
@@ -26,13 +27,15 @@ encodable = st.characters(codec="utf-8")
 def annotations(draw):
     objects = draw(st.lists(st.tuples(poly, name, st.integers(0, 2)), max_size=6))
     polys, classes, difficult = zip(*objects, strict=True) if objects else ((), (), ())
-    return Annotation(polys, list(classes), difficult, draw(st.dictionaries(key, line, max_size=3)))
+    return Detections.from_polygons(
+        polys, list(classes), difficult=difficult, meta=draw(st.dictionaries(key, line, max_size=3))
+    )
 
 
-def writable(a: Annotation) -> bool:
+def writable(a: Detections) -> bool:
     "UTF-8 has no place for half a surrogate pair."
     try:
-        "".join([*a.classes, *a.meta.values()]).encode()
+        "".join([*a.names, *a.meta.values()]).encode()
     except UnicodeEncodeError:
         return False
     return True
@@ -44,8 +47,8 @@ def test_round_trip_keeps_every_bit(tmp_path_factory, annotation):
     path = tmp_path_factory.getbasetemp() / "round.txt"
     write_dota(path, annotation)
     again = read_dota(path)
-    assert again.polys.tobytes() == annotation.polys.tobytes()
-    assert again.classes == annotation.classes
+    assert again.polygons.numpy().tobytes() == annotation.polygons.numpy().tobytes()
+    assert again.names == annotation.names
     assert (again.difficult == annotation.difficult).all()
     assert again.meta == annotation.meta
 
@@ -56,7 +59,7 @@ def test_rubbish_gives_a_label_error_or_an_annotation(tmp_path_factory, content)
     path = tmp_path_factory.getbasetemp() / "rubbish.txt"
     path.write_bytes(content)
     try:
-        assert isinstance(read_dota(path), Annotation)
+        assert isinstance(read_dota(path), Detections)
     except LabelError as error:
         assert f"{path}, line " in str(error) and "; expected " in str(error)
 
@@ -71,7 +74,7 @@ def test_only_well_formed_lines_become_objects(tmp_path_factory, fields):
     except LabelError:
         return
     assert len(found) == 0 or (
-        len(fields) in (9, 10) and fields[8] == "ship" and np.isfinite(found.polys).all()
+        len(fields) in (9, 10) and fields[8] == "ship" and found.polygons.isfinite().all()
     )
 
 
@@ -85,22 +88,26 @@ def test_the_old_file_survives_a_full_disk(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OSError, match="No space"):
-        write_dota(path, Annotation([], [], []))
+        write_dota(path, Detections.from_polygons([], []))
     monkeypatch.undo()
     assert path.read_text() == OBJECT and os.listdir(tmp_path) == ["a.txt"]
+
+
+BROKEN = Detections.from_polygons(np.zeros((1, 4, 2)), ["ship"])
+BROKEN.corners[:] = np.inf  # what was right when it was made
 
 
 @pytest.mark.parametrize(
     ("annotation", "expected"),
     [
-        (Annotation(np.zeros((1, 4, 2)), ["cargo ship"], [0]), "without spaces"),
-        (Annotation(np.zeros((1, 4, 2)), [""], [0]), "without spaces"),
-        (Annotation(np.full((1, 4, 2), np.inf), ["ship"], [0]), "finite"),
-        (Annotation(np.zeros((1, 4, 2)), ["ship"], [3]), "0, 1 or 2"),
-        (Annotation([], [], [], {"gsd": "0.1\n0.2"}), "one line"),
-        (Annotation([], [], [], {"gsd": " 0.1"}), "one line"),
-        (Annotation([], [], [], {"12": "x"}), "letters"),
-        (Annotation([], [], [], {"a:b": "x"}), "letters"),
+        (Detections.from_polygons(np.zeros((1, 4, 2)), ["cargo ship"]), "without spaces"),
+        (Detections.from_polygons(np.zeros((1, 4, 2)), [""]), "without spaces"),
+        (BROKEN, "finite"),
+        (Detections.from_polygons(np.zeros((1, 4, 2)), ["ship"], difficult=[3]), "0, 1 or 2"),
+        (Detections.from_polygons([], [], meta={"gsd": "0.1\n0.2"}), "one line"),
+        (Detections.from_polygons([], [], meta={"gsd": " 0.1"}), "one line"),
+        (Detections.from_polygons([], [], meta={"12": "x"}), "letters"),
+        (Detections.from_polygons([], [], meta={"a:b": "x"}), "letters"),
     ],
 )
 def test_what_could_not_be_read_back_is_not_written(tmp_path, annotation, expected):

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from atss_nb.cli.main import atss
 from atss_nb.core.errors import LabelError
-from atss_nb.data.dota import Annotation, read_dota, task1_line, write_dota
+from atss_nb.data.dota import read_dota, task1_line, write_dota
 from atss_nb.evaluation.evaluate import evaluate
 from atss_nb.evaluation.task1 import read_task1
-from atss_nb.geometry.boxes import poly2obb
 from atss_nb.geometry.quads import quad_iou
 from atss_nb.scenes.scenes import write_scenes
 from atss_nb.tiles.merge import batched_nms_polygons, keep_best, merge_results, read_found, tile_from_name
@@ -54,7 +53,7 @@ def perfect_detections(tiles: Path, folder: Path, seed: int = 0, whole_only: boo
     rng, lines = np.random.default_rng(seed), {}
     for path in sorted((tiles / "labelTxt").iterdir()):
         label = read_dota(path)
-        for kind, poly, cut in zip(label.classes, label.polys, label.difficult, strict=True):
+        for kind, poly, cut in zip(label.names, label.polygons, label.difficult, strict=True):
             if not (whole_only and cut):
                 lines.setdefault(kind, []).append(task1_line(path.stem, rng.uniform(0.5, 1), poly))
     folder.mkdir()
@@ -65,10 +64,9 @@ def perfect_detections(tiles: Path, folder: Path, seed: int = 0, whole_only: boo
 def keep_small(path: Path, longest: int, size: int) -> None:
     "Leave only objects that some tile holds whole: shorter than the overlap, and within the image."
     label = read_dota(path)
-    low, high = label.polys.min(1), label.polys.max(1)
+    low, high = label.xyxy[:, :2], label.xyxy[:, 2:]
     fits = ((high - low < longest) & (low >= 1) & (high < size - 2)).all(1)
-    kinds = [kind for kind, fit in zip(label.classes, fits, strict=True) if fit]
-    write_dota(path, Annotation(label.polys[fits], kinds, label.difficult[fits]))
+    write_dota(path, label[fits].replace(meta={}))
 
 
 @pytest.mark.parametrize("nms", ["polygon", "rotated"])
@@ -88,7 +86,7 @@ def test_round_trip(style, rates, nms, tmp_path):
     code, text = atss("merge", tmp_path / "found", tmp_path / "merged", *words)
     assert code == 0, text
     labels = {p.stem: read_dota(p) for p in sorted((tmp_path / "scenes/labelTxt").iterdir())}
-    classes = sorted({kind for label in labels.values() for kind in label.classes})
+    classes = sorted({kind for label in labels.values() for kind in label.names})
     predictions = read_task1(tmp_path / "merged", classes, list(labels))
     targets = [as_target(label, classes) for label in labels.values()]
     assert [len(p.boxes) for p in predictions] == [len(label) for label in labels.values()]
@@ -97,8 +95,8 @@ def test_round_trip(style, rates, nms, tmp_path):
 
 
 def as_target(label, classes) -> dict:
-    boxes = poly2obb(torch.from_numpy(label.polys), "le90")
-    return {"boxes": boxes, "labels": torch.tensor([classes.index(kind) for kind in label.classes])}
+    boxes = label.boxes
+    return {"boxes": boxes, "labels": torch.tensor([classes.index(kind) for kind in label.names])}
 
 
 corner = st.tuples(st.integers(-30, 30), st.integers(-30, 30))

@@ -15,7 +15,8 @@ from PIL import Image
 
 from atss_nb.core.errors import LabelError
 from atss_nb.core.images import SlidingBand, TiledImage, WholeImage, image_size, open_image
-from atss_nb.data.dota import Annotation, read_dota, write_dota
+from atss_nb.data.detections import Detections
+from atss_nb.data.dota import read_dota, write_dota
 from atss_nb.scenes.scenes import write_scenes
 from atss_nb.tiles.split import plan_split, split
 from atss_nb.tiles.tiles import STYLES, Tiling
@@ -52,10 +53,10 @@ def test_tiles_hold_the_pixels_and_objects_of_their_place(scenes, tmp_path, styl
         assert (got[h:] == STYLES[style].fill).all() and (got[:, w:] == STYLES[style].fill).all()
         whole = read_dota(scenes / f"labelTxt/{image_id}.txt")
         cut = read_dota(tmp_path / f"out/labelTxt/{name}.txt")
-        for poly, kind in zip(cut.polys, cut.classes, strict=True):
+        for poly, kind in zip(cut.polygons.numpy(), cut.names, strict=True):
             if style != "dota-devkit":
-                gaps = np.abs(whole.polys - (poly + (x, y))).max((1, 2))
-                assert gaps.min() < 1e-3 and whole.classes[gaps.argmin()] == kind
+                gaps = np.abs(whole.polygons.numpy() - (poly + (x, y))).max((1, 2))
+                assert gaps.min() < 1e-3 and whole.names[gaps.argmin()] == kind
 
 
 def test_workers_change_nothing(scenes, tmp_path):
@@ -145,7 +146,7 @@ def test_objects_in_no_tile_are_reported(tmp_path):
         [[5, 5], [9, 5], [9, 5], [5, 5]],
     ]
     write_dota(
-        tmp_path / "in/labelTxt/a.txt", Annotation(np.array(polys), ["bridge", "ship", "ship"], [0, 0, 0])
+        tmp_path / "in/labelTxt/a.txt", Detections.from_polygons(np.array(polys), ["bridge", "ship", "ship"])
     )
     assert split(tmp_path / "in", tmp_path / "out", TILING).lost == {"a": [0, 2]}
 

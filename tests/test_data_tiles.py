@@ -10,7 +10,8 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atss_nb.data.dota import Annotation, read_dota
+from atss_nb.data.detections import Detections
+from atss_nb.data.dota import read_dota
 from atss_nb.tiles.tiles import STYLES, Tile, Tiling, make_tiles, tile_objects, window_starts
 
 GOLDEN = Path(__file__).parent / "golden/10_split"
@@ -36,10 +37,10 @@ def test_golden_windows_and_labels(style, key):
         assert "window" not in one or tile.window.tolist() == one["window"]
         found, _ = tile_objects(label, tile, size, tiling)
         fields = [line.split() for line in one["lines"]]
-        assert found.classes == [row[8] for row in fields]
+        assert found.names == [row[8] for row in fields]
         assert found.difficult.tolist() == [int(row[9]) for row in fields]
         corners = np.array([row[:8] for row in fields], float).reshape(-1, 4, 2)
-        assert np.abs(found.polys - corners).max(initial=0) < 1e-3
+        assert np.abs(found.polygons.numpy() - corners).max(initial=0) < 1e-3
 
 
 @given(st.integers(1, 9000), st.integers(1, 2000), st.floats(0, 0.99))
@@ -54,8 +55,8 @@ corner = st.tuples(st.integers(-40, 340), st.integers(-40, 340))
 quads = st.lists(st.lists(corner, min_size=4, max_size=4), max_size=6)
 
 
-def whole_label(polys) -> Annotation:
-    return Annotation(np.array(polys, float).reshape(-1, 4, 2), ["ship"] * len(polys), [0] * len(polys))
+def whole_label(polys) -> Detections:
+    return Detections.from_polygons(np.array(polys, float).reshape(-1, 4, 2), ["ship"] * len(polys))
 
 
 @given(quads, st.integers(0, 200), st.integers(0, 200))
@@ -65,7 +66,7 @@ def test_exact_keeps_what_shapely_keeps(polys, x, y):
     tile, label = Tile("t", "i", x, y, 100), whole_label(polys)
     found, rows = tile_objects(label, tile, (300, 300), Tiling(min_iof=0.5))
     expected, window = [], shapely.box(x, y, x + 100, y + 100)
-    for i, poly in enumerate(label.polys):
+    for i, poly in enumerate(label.polygons.numpy()):
         shape = shapely.make_valid(shapely.Polygon(poly))
         share = shape.intersection(window).area / shape.area if shape.area else 0
         if abs(share - 0.5) < 1e-9:
@@ -73,8 +74,8 @@ def test_exact_keeps_what_shapely_keeps(polys, x, y):
         if share > 0.5:
             expected.append(i)
     assert rows.tolist() == expected
-    assert (found.polys == label.polys[rows] - (x, y)).all()
-    inside = [window.covers(shapely.MultiPoint(label.polys[i])) for i in expected]
+    assert (found.polygons.numpy() == label.polygons.numpy()[rows] - (x, y)).all()
+    inside = [window.covers(shapely.MultiPoint(label.polygons[i].numpy())) for i in expected]
     assert found.difficult.tolist() == [0 if whole else 2 for whole in inside]
 
 
@@ -84,12 +85,14 @@ def test_devkit_pieces_lie_in_their_tile(polys):
     label, tiling = whole_label(polys), Tiling("dota-devkit", 100, 20)
     for tile in make_tiles("i", (300, 300), tiling):
         found, rows = tile_objects(label, tile, (300, 300), tiling)
-        assert len(found) == len(rows) and np.isfinite(found.polys).all()
-        assert found.polys.min(initial=0) >= 0 and found.polys.max(initial=0) <= 100
+        assert len(found) == len(rows) and found.polygons.isfinite().all()
+        assert found.polygons.numpy().min(initial=0) >= 0 and found.polygons.numpy().max(initial=0) <= 100
 
 
 def test_difficulty_can_be_kept():
-    label = Annotation(np.array([[[-4, 4], [8, 4], [8, 8], [-4, 8]]], float), ["ship"], [1])
+    label = Detections.from_polygons(
+        np.array([[[-4, 4], [8, 4], [8, 8], [-4, 8]]], float), ["ship"], difficult=[1]
+    )
     tile = Tile("t", "i", 0, 0, 100)
     for style, marked in (("exact", 2), ("mmrotate", 2), ("dota-devkit", 2)):
         for value, expected in ((2, marked), (None, 1), (0, 0)):

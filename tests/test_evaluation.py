@@ -222,6 +222,20 @@ def test_found_objects_have_a_hit_each():
             assert not (found & t["difficult"]).any()
 
 
+def test_a_class_of_which_there_is_nothing_has_no_number():
+    "Without objects and without detections; a single detection turns voc07's answer under DOTA's kit into 0."
+    target = {"boxes": np.array([[20.0, 20, 20, 10, 0]]), "labels": np.array([0])}
+    silent, claimed = (target | {"scores": np.array([0.9]), "labels": np.array([k])} for k in (0, 1))
+    for metric, value in (("voc07", 0.0), ("area", None)):
+        without = evaluate([silent], [target], ["a", "b"], metric).per_class["b"]
+        assert set(without.values()) == {None}
+        assert evaluate([silent], [target], ["a", "b"], metric).mAP == 1.0
+        assert set(evaluate([claimed], [target], ["a", "b"], metric).per_class["b"].values()) == {value}
+    assert (
+        evaluate([silent], [target], ["a", "b"], "voc07", protocol="mmrotate").per_class["b"]["0.50"] == 0.0
+    )
+
+
 def test_perfect_and_hopeless():
     _, targets = random_case(3)
     perfect = [{**t, "scores": np.full(len(t["boxes"]), 0.5)} for t in targets]

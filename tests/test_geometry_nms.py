@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from atss_nb.geometry import nms
+from atss_nb.geometry.kernels import overlap_pair
 from atss_nb.geometry.nms import batched_nms_rotated, nms_rotated, soft_nms_rotated
 from atss_nb.geometry.overlap import box_iou_rotated
 
@@ -48,6 +50,38 @@ def test_the_definition(threshold, ties):
     boxes, scores, _ = some(400, 1)
     scores = (scores * 4).round() if ties else scores
     assert nms_rotated(boxes, scores, threshold).tolist() == plain(boxes, scores, threshold)
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.1, 0.3, 0.5, 0.77, 0.95])
+def test_the_cheap_question_is_never_wrong(threshold):
+    "A small box in a large one, whose share of it is the threshold and a hair: the float32 bounds must let it pass."
+    draw = np.random.default_rng(7)
+    large = draw.uniform([0, 0, 20, 20, -3], [1000, 1000, 300, 300, 3], (3000, 5))
+    small = large * [1, 1, 1, threshold * (1 + 1e-9), 1]
+    boxes = torch.tensor(np.stack([large, small], 1)).flatten(0, 1)
+    pairs = torch.arange(len(boxes)) // 2
+    assert (box_iou_rotated(boxes[::2], boxes[1::2], aligned=True) > threshold).all()
+    kept = batched_nms_rotated(boxes, torch.rand(len(boxes)) - pairs, pairs, threshold)
+    assert len(kept) == len(large)
+
+
+def test_the_cheap_question_saves_work(monkeypatch):
+    "Of pairs that are far from the threshold almost all are answered without an overlap."
+    boxes, scores, _ = some(500, 3, 1000.0)
+    frame, calls = nms.frames(boxes.double()), 0
+
+    def counted(*args):
+        nonlocal calls
+        calls += 1
+        return overlap_pair(*args)
+
+    monkeypatch.setattr(nms, "overlap_pair", counted)
+    limits = np.concatenate([nms.bounds(frame), frame[6:]]).astype(np.float32)
+    for kernel in ("_covered", "_greedy"):
+        monkeypatch.setattr(nms, kernel, getattr(nms, kernel).py_func)
+    keep = np.empty(500, np.bool_)
+    nms._greedy(frame, limits, np.zeros(500), 0.3, np.float32(0.3 / 1.3), keep)
+    assert keep.sum() > 200 and calls < keep.sum() * 500 / 2 / 20
 
 
 def test_classes_never_meet():

@@ -2,6 +2,8 @@
 
 import math
 import platform
+import threading
+import time
 from pathlib import Path
 
 import numba
@@ -109,18 +111,62 @@ def test_only_aligned_is_differentiable():
         assert not box_iou_rotated(a, a, aligned=True).requires_grad
 
 
+@pytest.fixture
+def threads(monkeypatch) -> set[int]:
+    "The threads that have worked, as torch may use two."
+    allowed, used = torch.get_num_threads(), set()
+
+    def noted(work, rows, pairs):
+        def note(start, stop):
+            used.add(threading.get_ident())
+            assert 0 <= start <= stop <= rows
+            work(start, stop)
+            time.sleep(1e-3)  # so that the other one has its turn
+
+        in_threads(note, rows, pairs)
+
+    in_threads = operators._in_threads
+    monkeypatch.setattr(operators, "_in_threads", noted)
+    torch.set_num_threads(2)
+    yield used
+    torch.set_num_threads(allowed)
+
+
 @both_precisions
 @pytest.mark.parametrize("extent", [60, 1024, 20_000])
-def test_pairwise_is_aligned_whatever_the_loop(dtype, extent):
-    a, b = some_boxes(300, 3, extent).to(dtype), some_boxes(1100, 4, extent).to(dtype)
-    threads = torch.get_num_threads()
+def test_pairwise_is_aligned_whatever_the_loop_and_the_threads(dtype, extent, threads):
+    a, b = some_boxes(301, 3, extent).to(dtype), some_boxes(1400, 4, extent).to(dtype)
     for mode in ("iou", "iof"):
-        want = torch.stack([box_iou_rotated(row.expand(1100, 5), b, mode, aligned=True) for row in a[::50]])
+        want = torch.stack([box_iou_rotated(row.expand(1400, 5), b, mode, aligned=True) for row in a])
         for n in (1, 2):
+            threads.clear()
             torch.set_num_threads(n)
-            value = box_iou_rotated(a, b, mode)
-            assert torch.equal(value[::50], want)
-    torch.set_num_threads(threads)
+            assert torch.equal(box_iou_rotated(a, b, mode), want)
+            assert len(threads) == n
+
+
+def test_gradients_whatever_the_threads(threads):
+    sides = [some_boxes(40_001, seed, 60).requires_grad_() for seed in (1, 2)]
+    weights, found = torch.rand(40_001, dtype=torch.float64), []
+    for n in (1, 2):
+        threads.clear()
+        torch.set_num_threads(n)
+        found.append(torch.autograd.grad((weights * box_iou_rotated(*sides, aligned=True)).sum(), sides))
+        assert len(threads) == n
+    for one, two in zip(*found, strict=True):
+        assert torch.equal(one, two) and one.any(1).float().mean() > 0.5
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 8, 9, 1000])
+@pytest.mark.parametrize("allowed", [1, 2, 3])
+@pytest.mark.parametrize("pairs", [0, 199_999, 399_999, 400_000, 10_000_000])
+def test_slices_are_all_rows_once(rows, allowed, pairs, monkeypatch):
+    slices = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: allowed)
+    operators._in_threads(lambda start, stop: slices.append(range(start, stop)), rows, pairs)
+    assert sorted(i for part in slices for i in part) == [*range(rows)]
+    workers = min(allowed, rows, pairs // 200_000)
+    assert len(slices) == (4 * workers if workers > 1 else 1)
 
 
 def test_places_that_coincide():

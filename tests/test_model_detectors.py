@@ -11,6 +11,7 @@ from atss_nb.evaluation.evaluate import evaluate
 from atss_nb.geometry.boxes import AngleDef, inside_margin, regularize
 from atss_nb.model.config import ModelConfig, SecondStage
 from atss_nb.model.retinanet import BOX_LOSSES, build_model
+from atss_nb.model.roi_heads import multiscale_roi_align
 
 CLASSES = ["ship", "shed"]
 COARSE = ModelConfig.small(strides=(8, 16, 32, 64))
@@ -337,3 +338,13 @@ def test_every_kind_of_two_stages(oriented, class_agnostic, assigner):
     proposals = model.first_stage(images).proposals[0]
     assert (proposals[:, 4] % (math.pi / 2) == 0).all() != oriented
     assert len(model.eval()(images)[0]["boxes"]) > 0
+
+
+@pytest.mark.parametrize("oriented", [False, True])
+def test_a_proposal_is_cut_from_the_level_of_its_size(oriented):
+    "FPN (Lin et al., CVPR 2017): the finest level below 28 strides (112 px), one more for each doubling."
+    strides, sides = (4, 8, 16, 32), [20.0, 111, 113, 223, 225, 440, 450, 500]
+    features = [torch.full((1, 1, 512 // s, 512 // s), float(n)) for n, s in enumerate(strides)]
+    slim = torch.tensor([[256, 256, s, s, 0] for s in sides] + [[256, 256, 450, 450 / 15, 0]])
+    pooled = multiscale_roi_align(features, strides, [slim], size=2, oriented=oriented)
+    assert pooled.flatten(1).mean(1).round(decimals=3).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 1]

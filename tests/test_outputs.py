@@ -67,8 +67,8 @@ def test_every_format_in_one_call(tmp_path):
         read_json(tmp_path / "predictions.json")[0]
     )
     labels = read_dota(tmp_path / "labelTxt/map.txt")
-    assert list(labels.classes) == ["ship"]  # the other scores less than 0.5
-    np.testing.assert_allclose(labels.polys[0], obb2poly(found.boxes.double())[0].numpy(), atol=1e-9)
+    assert labels.names == ["ship"]  # the other scores less than 0.5
+    np.testing.assert_allclose(labels.polygons[0], obb2poly(found.boxes.double())[0].numpy(), atol=1e-9)
 
 
 def test_corners_lie_where_the_image_does(tmp_path):

@@ -357,6 +357,52 @@ def test_max_iou_as_recorded(key, grid):
     assert clear > 2 * doubtful
 
 
+@pytest.mark.parametrize(
+    "rule", [ATSS(margin=0.0), ATSS(margin=16.0), CenterSampling(2.0, ((-1, inf),), 16.0)], ids=str
+)
+@pytest.mark.parametrize("path", ["compiled", "tensors"])
+def test_a_center_exactly_at_the_margin_is_outside(rule, path, request):
+    if path == "tensors":
+        request.getfixturevalue("tensor_path")
+    anchors, box = AnchorGrid((16,))((80, 96)), torch.tensor([[40.0, 32, 48, 64, 0]])
+    why = rule.explain(anchors, box)  # centers at x = 16, 32, 48, 64: depth 0, 16, 16, 0
+    at = (why.margin == rule.margin) & (why.iou > 0)
+    assert at.any() and not why.inside[at].any() and (why.reason[at] != Reason.POSITIVE).all()
+    if rule.margin == 0:
+        assert why.inside.any() and why.inside[why.margin > 0].all()
+
+
+@pytest.mark.parametrize("path", ["compiled", "tensors"])
+def test_an_overlap_exactly_at_a_threshold_reaches_it(path, request):
+    "0.5 is positive, 0.4 ignored; a hair less is not."
+    if path == "tensors":
+        request.getfixturevalue("tensor_path")
+    anchors, rule = (
+        Anchors.loose([torch.tensor([[20.0, 20, 20, 20, 0]])]),
+        MaxIoU(0.5, 0.4, low_quality=False),
+    )
+    for height, index in ((10, 0), (9.999, -2), (8, -2), (7.999, -1)):
+        box = torch.tensor([[20.0, 20, 20, height, 0]])
+        assert rule(anchors, box).gt_index.tolist() == [index], height
+    reasons = [
+        rule.explain(anchors, torch.tensor([[20.0, 20, 20, h, 0]])).reason.item() for h in (10, 8, 7.999)
+    ]
+    assert reasons == [Reason.POSITIVE, Reason.BETWEEN, Reason.BELOW_THRESHOLD]
+
+
+def test_the_best_anchor_needs_min_pos():
+    "Exactly `min_pos` is enough; the overlap that is reported is its own, whatever came before."
+    anchors, boxes = (
+        Anchors.loose([torch.tensor([[20.0, 20, 20, 20, 0]])]),
+        torch.tensor([[20.0, 20, 20, 4, 0]]),
+    )
+    assert MaxIoU(0.5, 0.4, 0.2)(anchors, boxes).gt_index.tolist() == [0]
+    assert MaxIoU(0.5, 0.4, 0.2 + 1e-6)(anchors, boxes).gt_index.tolist() == [-1]
+    pair = torch.tensor([[20.0, 20, 20, 16, 0], [20, 20, 20, 4, 0]])
+    assert MaxIoU()(anchors, pair).gt_index.tolist() == [1]
+    torch.testing.assert_close(MaxIoU()(anchors, pair).iou, torch.tensor([0.2]))
+
+
 def test_presets_differ_only_where_they_say():
     assert ATSS.preset("mmrotate-1.x") == ATSS() and ATSS.preset("paper", k=5).k == 5
     assert ATSS.preset("paper").per_location and ATSS.preset("mmdet").upright

@@ -338,8 +338,8 @@ def test_files_read_back_as_made(tmp_path):
     for i in range(3):
         scene, label = make_scene((80, 120), (9, i)), read_dota(out / f"labelTxt/000{i}.txt")
         assert np.array_equal(np.asarray(Image.open(out / f"images/000{i}.png")), scene.image)
-        assert label.classes == scene.classes and label.difficult.tolist() == scene.difficult.tolist()
-        assert np.allclose(label.polys, scene.polys, atol=0.006)
+        assert label.names == scene.classes and label.difficult.tolist() == scene.difficult.tolist()
+        assert np.allclose(label.polygons, scene.polys, atol=0.006)
         assert label.meta["imagesource"] == "procedural" and abs(float(label.meta["gsd"]) - scene.gsd) < 1e-4
     lines = (out / "labelTxt/0000.txt").read_text().splitlines()
     assert lines[0].startswith("imagesource:") and lines[1].startswith("gsd:")

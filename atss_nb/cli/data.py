@@ -50,15 +50,11 @@ _DOCTOR = {
 
 def _convert(args: argparse.Namespace) -> None:
     "Read a data set in one format and write it in another."
-    import warnings
-
     from atss_nb.data.convert import read_dataset, rename, write_dataset
 
     data = read_dataset(args.source, args.src)
     data = rename(data, dict(args.rename))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the same lines are printed below
-        lost = write_dataset(args.target, data, args.dst, args.images)
+    lost = write_dataset(args.target, data, args.dst, args.images, report=False)  # it is printed below
     objects = sum(len(one.annotation) for one in data.images if one.annotation)
     print(f"{len(data.images)} images, {objects} objects: {data.format} -> {args.target}, {args.dst}")
     print("\n".join(f"note: {line}" for line in lost) or "nothing was lost")

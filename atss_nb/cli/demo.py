@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -89,7 +90,7 @@ class DemoStopped(AtssError, RuntimeError):
     "The training was stopped before its last epoch. The message says how to go on."
 
 
-_SETTINGS = {  # changes to `TrainConfig`; levels from stride 8 learn twice as many images a second as from 4
+_SETTINGS: dict[str, Any] = {  # changes to `TrainConfig`; levels from stride 8 learn twice as many images a second as from 4
     "epochs": 16, "validations": 0, "model": ModelConfig.small(strides=(8, 16, 32, 64)),
 }  # fmt: skip
 

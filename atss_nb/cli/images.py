@@ -6,6 +6,7 @@ __all__ = ['FORMATS', 'IMAGE_COMMANDS', 'image_paths', 'draw_prediction', 'write
 
 import argparse
 import glob
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,7 +160,7 @@ _EXPORT = {
     "out": {"type": Path, "help": "the .onnx file to write"},
 }
 
-IMAGE_COMMANDS = {
+IMAGE_COMMANDS: dict[str, tuple[Callable, dict]] = {
     "predict": (_predict, _PREDICT),
     "export": (_export, _EXPORT),
 }

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import webbrowser
+from collections.abc import Callable
 from pathlib import Path
 
 from .. import __version__
@@ -103,7 +104,7 @@ _EXPLORE = {
     "--no-browser": {"action": "store_true"},
 }
 
-_COMMANDS = {
+_COMMANDS: dict[str, tuple[Callable, dict]] = {
     "demo": (_demo, _DEMO),
     "lab": (_lab, _LAB),
     "explore": (_explore, _EXPLORE),
@@ -166,6 +167,6 @@ def atss(*words: object) -> tuple[int, str]:
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
         try:
             code = main([str(word) for word in words])
-        except SystemExit as leave:  # argparse leaves this way
-            code = leave.code
+        except SystemExit as leave:  # argparse leaves this way, with a number
+            code = int(leave.code or 0)
     return code, text.getvalue()

@@ -8,8 +8,10 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 
 def _asked(args: argparse.Namespace):  # a TrainConfig
@@ -22,8 +24,8 @@ def _asked(args: argparse.Namespace):  # a TrainConfig
     small = args.model == "small"
     model = ModelConfig.small() if small else ModelConfig.resnet(int(args.model[6:]), weights=args.weights)
     chosen = {name: getattr(args, name) for name in names}
-    kept = {"classes": tuple(args.classes), "keep_empty": not args.skip_empty}
-    return TrainConfig(model=model, **kept, **chosen)
+    classes = tuple(args.classes)
+    return TrainConfig(model=model, classes=classes, keep_empty=not args.skip_empty, **chosen)
 
 
 def _say(text: str) -> None:
@@ -113,7 +115,7 @@ def _train(args: argparse.Namespace) -> None:
 _MODELS = ("small", "resnet18", "resnet34", "resnet50", "resnet101")
 DEVICE = {"default": "auto", "help": "auto, cpu or cuda"}
 
-_WHAT = {
+_WHAT: dict[str, dict[str, Any]] = {
     "recipe": {
         "nargs": "?",
         "help": "a row of the result table (atss recipes); without: a net of your choice",
@@ -138,7 +140,7 @@ _WHAT = {
     },
 }
 
-_HOW = {
+_HOW: dict[str, dict[str, Any]] = {
     "--model": {"default": "small", "choices": _MODELS},
     "--skip-empty": {"action": "store_true", "help": "leave out training images without objects"},
     "--balance": {
@@ -166,7 +168,7 @@ _HOW = {
     },
 }
 
-_WHERE = {
+_WHERE: dict[str, dict[str, Any]] = {
     "--workers": {"type": int, "help": "processes that load images (four for a GPU, else none)"},
     "--seed": {"type": int, "default": 0},
     "--device": DEVICE,
@@ -211,7 +213,7 @@ _CONVERT_WEIGHTS = {
     "--set": {"action": "append", "default": [], "metavar": "NAME=VALUE", "help": "change the model first"},
 }
 
-RUN_COMMANDS = {
+RUN_COMMANDS: dict[str, tuple[Callable, dict]] = {
     "train": (_train, _TRAIN),
     "recipes": (_recipes, _RECIPES),
     "convert-weights": (_convert_weights, _CONVERT_WEIGHTS),

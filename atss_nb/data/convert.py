@@ -7,18 +7,19 @@ __all__ = ['detect_format', 'find_format', 'LabelledSet', 'read_dataset', 'fit_t
 import os
 import re
 import shutil
-import warnings
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from ..core.errors import LabelError, listing, summary
+from ..core.errors import LabelError, listing, raise_problems, summary, warn
 from ..core.images import image_size
 from ..core.options import choose
-from .dota import Annotation, check_classes
+from .detections import Detections
+from .dota import check_classes
 from .folders import LabelledImage
 from .formats import FORMATS, Format
 from .xml import rectangle
@@ -83,34 +84,33 @@ def read_dataset(
     check_classes(classes)
     format, found = format or detect_format(src), [] if problems is None else problems
     images, order = find_format(format).load(Path(src), classes, found)
-    if found and problems is None:
-        raise LabelError(summary(f"{src}, problems", found))
-    names = {name for one in images if one.annotation for name in one.annotation.classes}
+    if problems is None:
+        raise_problems(src, found)
+    names = {name for one in images if one.annotation for name in one.annotation.names}
     return LabelledSet(format, images, tuple(order or classes or sorted(names)))
 
 
-def _count_lost(a: Annotation, form: Format) -> Counter:
+def _count_lost(a: Detections, form: Format) -> Counter:
     "How many difficulties, bows and scores the format has no place for."
     level = "difficulty" if form.difficult == 0 else f"difficulty above {form.difficult}"
     lost = Counter({level: int((a.difficult > form.difficult).sum())})
     if a.heads is not None and not form.heads:
-        lost["foremost point"] = int(np.isfinite(a.heads).all(1).sum())
+        lost["foremost point"] = int(a.heads.isfinite().all(1).sum())
     if a.scores is not None and not form.scores:
-        lost["score"] = int(np.isfinite(a.scores).sum())
+        lost["score"] = int(a.scores.isfinite().sum())
     return lost
 
 
-def fit_to(annotation: Annotation, form: Format) -> tuple[Annotation, Counter]:
+def fit_to(annotation: Detections, form: Format) -> tuple[Detections, Counter]:
     """Reduce an annotation to what a format can hold.
 
     Returns:
         what the format can hold; how often each thing was lost
     """
     a, lost = annotation, _count_lost(annotation, form)
-    fitted = replace(
-        a,
-        polys=_shapes(a.polys, form.shape, lost),
-        difficult=np.minimum(a.difficult, form.difficult),
+    lost += _count_shapes(a.polygons.numpy(), form.shape)  # the writers take the box
+    fitted = a.replace(
+        difficult=a.difficult.clamp(max=form.difficult),
         meta=_keep(a.meta, form.meta, "header entry", lost),
         attributes=[_keep(one, form.attributes, "attribute", lost) for one in a.attributes],
         scores=a.scores if form.scores else None,
@@ -125,8 +125,9 @@ def _keep(texts: dict[str, str], pattern: re.Pattern | None, what: str, lost: Co
     return {key: text for key, text in texts.items() if key not in gone}
 
 
-def _shapes(polys: np.ndarray, shape: str, lost: Counter) -> np.ndarray:
-    "The outlines as the format will give them back."
+def _count_shapes(polys: np.ndarray, shape: str) -> Counter:
+    "How many outlines the format will give back as another shape."
+    lost = Counter()
     if shape == "upright":
         low, high = polys.min(1), polys.max(1)
         moved = np.minimum(abs(polys - low[:, None]), abs(polys - high[:, None])).max((1, 2), initial=0)
@@ -135,7 +136,7 @@ def _shapes(polys: np.ndarray, shape: str, lost: Counter) -> np.ndarray:
         lost["outline that is no rectangle (smallest box around it)"] = sum(
             rectangle(p)[1] > 0.01 for p in polys
         )
-    return polys  # the writers take the box
+    return lost
 
 
 def _fits(name: str, allowed: re.Pattern | Collection[str] | None) -> bool:
@@ -151,7 +152,7 @@ def _check_names(data: LabelledSet, format: str) -> None:
     fixed = not isinstance(allowed, re.Pattern)
     expected = f"one of {', '.join(allowed or ())}" if fixed else "names without spaces"
     for one in data.images:
-        for name in set(one.annotation.classes if one.annotation else ()):
+        for name in set(one.annotation.names if one.annotation else ()):
             if not _fits(name, allowed):
                 problem = f"{format} cannot hold the class {name!r}; expected {expected} (rename it)"
                 raise ValueError(f"{one.label}: {problem}")
@@ -166,7 +167,7 @@ def _prepare(one: LabelledImage, form: Format, lost: Counter) -> LabelledImage:
     lost.update(gone)
     if one.image is not None:
         path = {"imagePath": one.image.name} if form is FORMATS["labelme"] else {}
-        annotation = replace(annotation, size=image_size(one.image), meta=annotation.meta | path)
+        annotation = annotation.replace(size=image_size(one.image), meta=annotation.meta | path)
     if not form.lists and not len(annotation):
         lost["image without detections"] += 1
     return replace(one, annotation=annotation)
@@ -187,16 +188,19 @@ def _check_target(dst: Path, images: str) -> None:
         raise FileExistsError(f"{dst}: expected a new or empty folder; {listing(dst)}")
 
 
-def write_dataset(format: str, data: LabelledSet, dst: str | Path, images: str = "copy") -> list[str]:
+def write_dataset(
+    format: str, data: LabelledSet, dst: str | Path, images: str = "copy", report: bool = True
+) -> list[str]:
     """Write a data set with its images.
 
     Args:
         format: a name in FORMATS
         dst: a new or empty folder
         images: or "link" (hard links on the same disk) or "none"
+        report: log what the format could not hold
 
     Returns:
-        what the format could not hold, a line for each kind; warned of, too
+        what it could not hold, a line for each kind
     """
     form, dst, lost = find_format(format), Path(dst), Counter()
     _check_target(dst, images)
@@ -209,8 +213,8 @@ def write_dataset(format: str, data: LabelledSet, dst: str | Path, images: str =
             _put_image(one, dst / form.place(one, "image"), images)
     gone = sorted((what, count) for what, count in lost.items() if count)
     lines = [f"{what}: {count} lost, {format} has no place for it" for what, count in gone]
-    if lines:
-        warnings.warn(summary(f"{dst}, not everything could be kept", lines), stacklevel=2)
+    if lines and report:
+        warn(summary(f"{dst}, not everything could be kept", lines))
     return lines
 
 
@@ -224,8 +228,13 @@ def rename(data: LabelledSet, names: dict[str, str]) -> LabelledSet:
         choose(data.classes, name, "class")
     new = {name: names.get(name, name) for name in data.classes}
     images = [
-        one if one.annotation is None
-        else replace(one, annotation=replace(one.annotation, classes=[new[n] for n in one.annotation.classes]))
+        one if one.annotation is None else replace(one, annotation=_renamed(one.annotation, new))
         for one in data.images
-    ]  # fmt: skip
+    ]
     return replace(data, images=images, classes=tuple(dict.fromkeys(new.values())))
+
+
+def _renamed(annotation: Detections, names: dict[str, str]) -> Detections:
+    classes = tuple(dict.fromkeys(names[name] for name in annotation.classes))
+    number = torch.tensor([classes.index(names[name]) for name in annotation.classes], dtype=torch.int64)
+    return annotation.replace(labels=number[annotation.labels], classes=classes)

@@ -4,7 +4,6 @@
 
 __all__ = ['read_image', 'DetectionDataset', 'DotaDataset', 'open_dataset', 'collate', 'repeat_factors']
 
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..core.errors import LabelError, collecting, summary
+from ..core.errors import LabelError, collecting, raise_problems, summary, warn
 from ..core.images import read_pixels
 from .convert import detect_format, read_dataset
-from .dota import Annotation, read_dota
+from .detections import Detections
+from .dota import read_dota
 from .folders import LabelledImage, NoSuchSplit, find_split, pair_folder
 from ..geometry.boxes import AngleDef, poly2obb
 
@@ -35,18 +35,18 @@ def read_image(path: str | Path) -> Tensor:
 
 
 def _to_arrays(
-    annotation: Annotation,
+    annotation: Detections,
     boxes: np.ndarray,  # (G, 5)
-    number: dict[str, int],  # class name -> label
+    classes: Sequence[str],  # their order gives the label numbers
     hardest: int,  # difficulty up to which objects are taken
 ) -> dict:  # boxes (G', 5) float32, labels (G',) int64, difficult (G',) bool
-    labels = np.array([number[name] for name in annotation.classes], dtype=np.int64)
-    objects = {"boxes": boxes, "labels": labels, "difficult": annotation.difficult > 0}
-    return {key: value[annotation.difficult <= hardest] for key, value in objects.items()}
+    labels, difficult = annotation.relabel(classes).labels.numpy(), annotation.difficult.numpy()
+    objects = {"boxes": boxes, "labels": labels, "difficult": difficult > 0}
+    return {key: value[difficult <= hardest] for key, value in objects.items()}
 
 
 def _prepare(
-    annotations: Sequence[Annotation | None],  # None for an image without label file
+    annotations: Sequence[Detections | None],  # None for an image without label file
     classes: Sequence[str],  # their order gives the label numbers
     angle: AngleDef | str,
     fit: str,
@@ -54,11 +54,10 @@ def _prepare(
 ) -> list[dict | None]:  # what a detector learns from, as arrays
     "Turn polygons into boxes (all at once: a call for each image costs ten times as much) and names into numbers."
     known = [a for a in annotations if a is not None]
-    polys = np.concatenate([np.empty((0, 4, 2)), *(a.polys for a in known)])
-    boxes = poly2obb(torch.from_numpy(polys).float(), angle, fit).numpy()
+    corners = torch.cat([torch.empty(0, 4, 2, dtype=torch.float64), *(a.polygons for a in known)])
+    boxes = poly2obb(corners.float(), angle, fit).numpy()
     parts = iter(np.split(boxes, np.cumsum([len(a) for a in known])[:-1]))
-    number = {name: i for i, name in enumerate(classes)}
-    return [None if a is None else _to_arrays(a, next(parts), number, hardest) for a in annotations]
+    return [None if a is None else _to_arrays(a, next(parts), classes, hardest) for a in annotations]
 
 
 def _drop_thin(
@@ -106,7 +105,7 @@ class DetectionDataset(Dataset):
         """
         self.folder, self.transforms = Path(folder), transforms
         annotations = [one.annotation for one in images]
-        found = {name for a in annotations if a is not None for name in a.classes}
+        found = {name for a in annotations if a is not None for name in a.names}
         self.classes = tuple(sorted(found) if classes is None else classes)
         objects = _prepare(annotations, self.classes, angle, fit, hardest)
         known = [(o, one.name) for o, one in zip(objects, images, strict=True) if o is not None]
@@ -114,7 +113,7 @@ class DetectionDataset(Dataset):
         kept = [i for i, o in enumerate(objects) if keep_empty or o is None or len(o["labels"])]
         self.images, self._objects = [images[i].image for i in kept], [objects[i] for i in kept]
         if self.dropped:
-            warnings.warn(summary(f"{self.folder}, objects left out", self.dropped), stacklevel=3)
+            warn(summary(f"{self.folder}, objects left out", self.dropped))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -166,8 +165,7 @@ class DotaDataset(DetectionDataset):
         for one in images:
             with collecting(problems):
                 one.annotation = read_dota(one.label, classes) if one.label else None
-        if problems:
-            raise LabelError(summary(f"{folder}, problems", problems))
+        raise_problems(folder, problems)
         super().__init__(images, folder, classes, angle, transforms, **options)
 
 

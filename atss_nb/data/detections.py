@@ -43,10 +43,10 @@ class Detection(NamedTuple):
 
 
 def _column(values, kind: type) -> Tensor | None:  # kind: np.int64 or np.float64
-    "Tensors as they are, but for whole numbers in int64; lists and arrays without loss, through NumPy, which is faster."
-    if values is None or (isinstance(values, Tensor) and kind is np.float64):
+    "Tensors as they are; lists and arrays without loss, through NumPy, which is faster."
+    if values is None or isinstance(values, Tensor):
         return values
-    return values.long() if isinstance(values, Tensor) else torch.from_numpy(np.asarray(values, kind))
+    return torch.from_numpy(np.asarray(values, kind))
 
 
 def _numbers(names: Sequence[str], classes: Sequence[str], image_id: str) -> Tensor:
@@ -155,10 +155,13 @@ class Detections:
             attributes: M remarks by name, such as truncated; (): none
             meta: what the label file says of the image, such as gsd
         """
-        self.labels, self.classes = _column(labels, np.int64), tuple(classes)
+        self.labels, self.classes = _column(labels, np.int64).long(), tuple(classes)
         self.image_id, self.source, self.size, self.meta = image_id, source, size, dict(meta or {})
-        self.scores, self.corners, self.heads = (_column(c, np.float64) for c in (scores, corners, heads))
-        self.difficult = torch.zeros_like(self.labels) if difficult is None else _column(difficult, np.int64)
+        self.scores, self.corners = _column(scores, np.float64), _column(corners, np.float64)
+        self.difficult = (
+            torch.zeros_like(self.labels) if difficult is None else _column(difficult, np.int64).long()
+        )
+        self.heads = _column(heads, np.float64)
         self.attributes = list(attributes) or [{} for _ in range(len(self.labels))]
         if boxes is not None:
             self.boxes = _column(boxes, np.float64)

@@ -129,7 +129,7 @@ def _masks(polys: np.ndarray, size: tuple[int, int] | None) -> dict[tuple[str, s
 def _copies(annotation, boxes: torch.Tensor) -> np.ndarray:  # (G,) bool: an earlier object is the same
     if len(boxes) < 2:
         return np.zeros(len(boxes), bool)
-    _, kind = np.unique(annotation.classes, return_inverse=True)
+    _, kind = np.unique(annotation.names, return_inverse=True)
     same = torch.from_numpy(kind[:, None] == kind[None])
     return (box_iou_rotated(boxes, boxes).gt(0.95) & same).tril(-1).any(1).numpy()
 
@@ -144,15 +144,15 @@ def check_objects(one: LabelledImage, size: tuple[int, int] | None) -> Iterator[
         "errors" or "warnings", kind, where
     """
     a = one.annotation
-    boxes = poly2obb(torch.from_numpy(a.polys), "le90")
-    masks = _masks(a.polys, size)
+    boxes, polys, names = a.boxes, a.polygons.numpy(), a.names
+    masks = _masks(polys, size)
     broken = np.logical_or.reduce([m for (severity, _), m in masks.items() if severity == "errors"])
     masks["warnings", "side under a pixel"] = (boxes[:, 2:4].amin(1) < 1).numpy() & ~broken
     masks["warnings", "same object twice"] = _copies(a, boxes)
     for (severity, kind), mask in masks.items():
         for i in np.flatnonzero(mask):
-            x, y = a.polys[i].mean(0)
-            yield severity, kind, f"{one.label}, object {i + 1}: {a.classes[i]} at ({x:.0f}, {y:.0f})"
+            x, y = polys[i].mean(0)
+            yield severity, kind, f"{one.label}, object {i + 1}: {names[i]} at ({x:.0f}, {y:.0f})"
     if a.size is not None and size is not None and tuple(a.size) != tuple(size):
         where = f"{one.label}: says {a.size}, {one.image.name} is {size}"
         yield "errors", "label of another image size", where
@@ -176,7 +176,7 @@ def _odd_names(data: LabelledSet) -> Iterator[tuple[str, str, str]]:  # severity
     "Classes in two spellings, and classes that are tested but never trained."
     names = {one.split: set() for one in data.images}
     for one in data.images:
-        names[one.split] |= set(one.annotation.classes if one.annotation else ())
+        names[one.split] |= set(one.annotation.names if one.annotation else ())
     spelled = Counter(name.lower() for name in set().union(*names.values()))
     yield from (("warnings", "two spellings", name) for name, n in spelled.items() if n > 1)
     trained = names.get("train", names.get("trainval"))
@@ -187,7 +187,7 @@ def _odd_names(data: LabelledSet) -> Iterator[tuple[str, str, str]]:  # severity
 
 def _all_polys(data: LabelledSet) -> np.ndarray:  # (objects, 4, 2)
     return np.concatenate(
-        [np.empty((0, 4, 2)), *(one.annotation.polys for one in data.images if one.annotation)]
+        [np.empty((0, 4, 2)), *(one.annotation.polygons.numpy() for one in data.images if one.annotation)]
     )
 
 
@@ -214,10 +214,10 @@ def _count_splits(data: LabelledSet) -> dict[str, dict[str, int]]:
 def _count_classes(data: LabelledSet) -> dict[str, dict[str, int]]:
     rows = {name: {"objects": 0, "difficult": 0, "images": 0} for name in data.classes}
     for a in (one.annotation for one in data.images if one.annotation):
-        for name, level in zip(a.classes, a.difficult, strict=True):
+        for name, level in zip(a.names, a.difficult.tolist(), strict=True):
             rows[name]["objects"] += 1
             rows[name]["difficult"] += int(level > 0)
-        for name in set(a.classes):
+        for name in set(a.names):
             rows[name]["images"] += 1
     return rows
 

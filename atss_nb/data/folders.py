@@ -13,7 +13,7 @@ from ..core.errors import AtssError, listing
 from ..core.files import read_text
 from ..core.images import IMAGE_SUFFIXES
 from ..core.options import choose
-from .dota import Annotation
+from .detections import Detections
 from .yolo import read_data_yaml
 
 
@@ -33,7 +33,7 @@ class LabelledImage:
     split: str = ""
     image: Path | None = None
     label: Path | None = None
-    annotation: Annotation | None = None
+    annotation: Detections | None = None
 
 
 _SPLITS = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}

@@ -13,13 +13,12 @@ from pathlib import Path
 from ..core.errors import collecting, listing
 from ..core.files import replacing
 from ..core.images import image_size, is_image
+from .detections import Detection, Detections
 from atss_nb.data.dota import (
     check_name,
-    from_objects,
     parse_task1,
     read_dota,
     task1_line,
-    to_objects,
     write_dota,
 )
 from atss_nb.data.folders import (
@@ -276,27 +275,28 @@ def _coco(boxes: bool) -> Format:
 
 
 def _load_task1(root: Path, classes, problems: list[str]):
-    objects, files = {}, sorted(root.glob("Task1_*.txt"))
-    for path in files:
-        name = path.stem.removeprefix("Task1_")
+    objects, files = {}, {path.stem.removeprefix("Task1_"): path for path in sorted(root.glob("Task1_*.txt"))}
+    for name, path in files.items():
         with collecting(problems):
             check_name(path, "the file's name", name, classes)
             for _, image, score, corners in parse_task1(path, problems):
-                one = {"name": name, "score": score, "poly": [corners[i : i + 2] for i in range(0, 8, 2)]}
+                one = Detection(name, [corners[i : i + 2] for i in range(0, 8, 2)], score)
                 objects.setdefault(image, []).append(one)
-    images = [LabelledImage(name, annotation=from_objects(found)) for name, found in sorted(objects.items())]
-    return images, tuple(path.stem.removeprefix("Task1_") for path in files)
+    known = {
+        image: Detections.from_rows(rows, tuple(files), image_id=image) for image, rows in objects.items()
+    }
+    return [LabelledImage(image, annotation=known[image]) for image in sorted(known)], tuple(files)
 
 
 def _save_task1(root: Path, images: Sequence[LabelledImage], classes: Sequence[str]) -> None:
     lines = {name: [] for name in classes}
     for image in images:
-        for one in to_objects(image.annotation) if image.annotation else ():
-            if "score" not in one:
+        for one in image.annotation or ():
+            if one.score is None:
                 raise ValueError(
-                    f"{image.name}: {one['name']} without a score; Task1 is the format of detections"
+                    f"{image.name}: {one.name} without a score; Task1 is the format of detections"
                 )
-            lines[one["name"]].append(task1_line(image.name, one["score"], one["poly"]))
+            lines[one.name].append(task1_line(image.name, one.score, one.polygon))
     for name, found in lines.items():
         with replacing(root / f"Task1_{name}.txt") as draft:
             draft.write_text("".join(found), encoding="utf-8", newline="\n")

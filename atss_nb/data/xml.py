@@ -15,15 +15,8 @@ import numpy as np
 import torch
 
 from ..core.errors import collecting, wrong
-from atss_nb.data.dota import (
-    Annotation,
-    check_classes,
-    check_name,
-    from_objects,
-    parse_corners,
-    parse_difficulty,
-    to_objects,
-)
+from .detections import Detection, Detections
+from .dota import check_classes, check_name, parse_corners, parse_difficulty
 from .xml_nodes import Node, child, grow, leaves, number, read_xml, write_xml
 from ..geometry.boxes import obb2poly, poly2obb
 
@@ -72,7 +65,7 @@ HRSC_CLASSES = ("ship",)
 HRSC_31_CLASSES = tuple(_HRSC_IDS.values())
 
 
-def _hrsc_object(path: Path, node: Node, fine: bool, classes: Collection[str] | None) -> dict:
+def _hrsc_object(path: Path, node: Node, fine: bool, classes: Collection[str] | None) -> Detection:
     kind = child(path, node, "Class_ID")
     if kind.text not in _HRSC_IDS:
         raise wrong(path, kind.line, kind.text, "a Class_ID of HRSC2016, 100000001 to 100000033")
@@ -82,14 +75,13 @@ def _hrsc_object(path: Path, node: Node, fine: bool, classes: Collection[str] | 
     sides = [number(path, node, f"mbox_{key}", 0) for key in ("w", "h")]
     centre = [number(path, node, f"mbox_{key}") for key in ("cx", "cy")]
     own = ("difficult", "mbox_cx", "mbox_cy", "mbox_w", "mbox_h", "mbox_ang", "header_x", "header_y")
-    one = {
-        "poly": corners_of((*centre, *sides, number(path, node, "mbox_ang"))),
-        "name": name,
-        "difficult": parse_difficulty(path, level.line, level.text),
-        "attributes": leaves(node, (*own, "Class_ID") if fine else own),
-    }
-    bow = [number(path, node, f"header_{key}") for key in "xy"] if node.all("header_x") else None
-    return one if bow is None else {**one, "head": bow}
+    return Detection(
+        name,
+        corners_of((*centre, *sides, number(path, node, "mbox_ang"))),
+        difficult=parse_difficulty(path, level.line, level.text),
+        head=[number(path, node, f"header_{key}") for key in "xy"] if node.all("header_x") else None,
+        attributes=leaves(node, (*own, "Class_ID") if fine else own),
+    )
 
 
 def read_hrsc(
@@ -97,7 +89,7 @@ def read_hrsc(
     classes: Collection[str] | None = None,
     problems: list[str] | None = None,
     fine: bool = False,
-) -> Annotation:
+) -> Detections:
     """Read a label file of HRSC2016.
 
     Args:
@@ -112,40 +104,38 @@ def read_hrsc(
     for node in child(path, root, "HRSC_Objects").all("HRSC_Object"):
         with collecting(problems):
             objects.append(_hrsc_object(path, node, fine, classes))
-    return from_objects(
-        objects, size=size, meta=leaves(root, ("HRSC_Objects", "Img_SizeWidth", "Img_SizeHeight"))
-    )
+    meta = leaves(root, ("HRSC_Objects", "Img_SizeWidth", "Img_SizeHeight"))
+    return Detections.from_rows(objects, classes, size=size, meta=meta, image_id=path.stem)
 
 
-def _hrsc_texts(one: dict) -> dict[str, object]:
+def _hrsc_texts(one: Detection) -> dict[str, object]:
     "What the element of an object holds."
     ids = {name: key for key, name in _HRSC_IDS.items()}
-    if one["name"] not in ids:
-        raise ValueError(f"class {one['name']!r}; expected one of HRSC2016's: {', '.join(HRSC_31_CLASSES)}")
-    kept = dict(one["attributes"])
-    known = kept.pop("Class_ID", None) if one["name"] == "ship" else None
-    low, high = one["poly"].min(0).round().tolist(), one["poly"].max(0).round().tolist()
+    if one.name not in ids:
+        raise ValueError(f"class {one.name!r}; expected one of HRSC2016's: {', '.join(HRSC_31_CLASSES)}")
+    kept = dict(one.attributes)
+    known = kept.pop("Class_ID", None) if one.name == "ship" else None
+    low, high = one.polygon.min(0).round().tolist(), one.polygon.max(0).round().tolist()
     outer = dict(zip(("box_xmin", "box_ymin", "box_xmax", "box_ymax"), (*low, *high), strict=True))
-    texts = {**outer, **kept, "Class_ID": known or ids[one["name"]], "difficult": one["difficult"]}
-    box = rectangle(one["poly"])[0].round(9).tolist()
+    texts = {**outer, **kept, "Class_ID": known or ids[one.name], "difficult": one.difficult}
+    box = rectangle(one.polygon)[0].round(9).tolist()
     texts |= {f"mbox_{key}": value for key, value in zip(("cx", "cy", "w", "h", "ang"), box, strict=True)}
-    head = one.get("head", ())
-    return texts | {f"header_{key}": value for key, value in zip("xy", head, strict=False)}
+    return texts | {f"header_{key}": value for key, value in zip("xy", one.head or (), strict=False)}
 
 
-def write_hrsc(path: str | Path, annotation: Annotation) -> None:
+def write_hrsc(path: str | Path, labels: Detections) -> None:
     """Write a label file of HRSC2016.
 
     Args:
         path: replaced as a whole, or not at all
-        annotation: with size; of outlines that are no rectangles, the smallest box around is written
+        labels: with size; of outlines that are no rectangles, the smallest box around is written
     """
-    if annotation.size is None:
+    if labels.size is None:
         raise ValueError(f"{path}: the image's size is not known; HRSC2016 writes it down")
     root = ET.Element("HRSC_Image")
-    grow(root, {**annotation.meta, "Img_SizeWidth": annotation.size[1], "Img_SizeHeight": annotation.size[0]})
+    grow(root, {**labels.meta, "Img_SizeWidth": labels.size[1], "Img_SizeHeight": labels.size[0]})
     inside = ET.SubElement(root, "HRSC_Objects")
-    for one in to_objects(annotation):
+    for one in labels:
         grow(ET.SubElement(inside, "HRSC_Object"), _hrsc_texts(one))
     write_xml(Path(path), root)
 
@@ -166,29 +156,29 @@ def _read_voc(
     problems: list[str] | None,
     box: Callable[[Path, Node], np.ndarray],  # the corners of an object
     rename: Callable[[Path, Node], str],  # the class of a <name>
-) -> Annotation:
+) -> Detections:
     check_classes(classes)
     root, objects = read_xml(path, "annotation"), []
     for node in root.all("object"):
         with collecting(problems):
             name, level = child(path, node, "name"), node.all("difficult")
-            one = {"name": rename(path, name), "poly": box(path, node)}
-            check_name(path, name.line, one["name"], classes)
-            one["difficult"] = parse_difficulty(path, level[0].line, level[0].text) if level else 0
-            objects.append(
-                {**one, "attributes": leaves(node, ("name", "difficult", "robndbox", "bndbox", "type"))}
-            )
+            kind, polygon = rename(path, name), box(path, node)
+            check_name(path, name.line, kind, classes)
+            hard = parse_difficulty(path, level[0].line, level[0].text) if level else 0
+            attributes = leaves(node, ("name", "difficult", "robndbox", "bndbox", "type"))
+            objects.append(Detection(kind, polygon, difficult=hard, attributes=attributes))
     meta = {key: text for key, text in leaves(root, ("object",)).items() if key not in _SIZE}
-    return from_objects(objects, size=_voc_size(path, root), meta=meta)
+    known = {"size": _voc_size(path, root), "meta": meta, "image_id": path.stem}
+    return Detections.from_rows(objects, classes, **known)
 
 
-def _write_voc(path: Path, annotation: Annotation, box: Callable[[np.ndarray], dict[str, float]]) -> None:
+def _write_voc(path: Path, labels: Detections, box: Callable[[np.ndarray], dict[str, float]]) -> None:
     root = ET.Element("annotation")
-    h, w = annotation.size or (None, None)
-    grow(root, annotation.meta | ({"size/width": w, "size/height": h} if h else {}))
-    for one in to_objects(annotation):
-        texts = {"type": "robndbox", "name": one["name"], "difficult": one["difficult"], **one["attributes"]}
-        corners = {f"robndbox/{key}": value for key, value in box(one["poly"]).items()}
+    h, w = labels.size or (None, None)
+    grow(root, labels.meta | ({"size/width": w, "size/height": h} if h else {}))
+    for one in labels:
+        texts = {"type": "robndbox", "name": one.name, "difficult": one.difficult, **one.attributes}
+        corners = {f"robndbox/{key}": value for key, value in box(one.polygon).items()}
         grow(ET.SubElement(root, "object"), texts | corners)
     write_xml(path, root)
 
@@ -217,7 +207,7 @@ def _dior_box(path: Path, node: Node) -> np.ndarray:
 
 def read_dior(
     path: str | Path, classes: Collection[str] | None = None, problems: list[str] | None = None
-) -> Annotation:
+) -> Detections:
     """Read a label file of DIOR-R; names count in any letter case.
 
     Args:
@@ -227,18 +217,16 @@ def read_dior(
     return _read_voc(Path(path), classes, problems, _dior_box, _dior_name)
 
 
-def write_dior(path: str | Path, annotation: Annotation) -> None:
+def write_dior(path: str | Path, labels: Detections) -> None:
     """Write a label file of DIOR-R.
 
     Args:
         path: replaced as a whole, or not at all
     """
-    strange = sorted(set(annotation.classes) - set(DIOR_CLASSES))
+    strange = sorted(set(labels.names) - set(DIOR_CLASSES))
     if strange:
         raise ValueError(f"{path}: class {strange[0]!r}; expected one of DIOR-R's: {', '.join(DIOR_CLASSES)}")
-    _write_voc(
-        Path(path), annotation, lambda poly: dict(zip(_DIOR_CORNERS, poly.ravel().tolist(), strict=True))
-    )
+    _write_voc(Path(path), labels, lambda poly: dict(zip(_DIOR_CORNERS, poly.ravel().tolist(), strict=True)))
 
 
 _ROBOX = ("cx", "cy", "w", "h", "angle")
@@ -268,7 +256,7 @@ def _any_name(path: Path, node: Node) -> str:
 
 def read_rolabelimg(
     path: str | Path, classes: Collection[str] | None = None, problems: list[str] | None = None
-) -> Annotation:
+) -> Detections:
     """Read a label file of roLabelImg, with turned and upright boxes.
 
     Args:
@@ -278,11 +266,11 @@ def read_rolabelimg(
     return _read_voc(Path(path), classes, problems, _rolabelimg_box, _any_name)
 
 
-def write_rolabelimg(path: str | Path, annotation: Annotation) -> None:
+def write_rolabelimg(path: str | Path, labels: Detections) -> None:
     """Write a label file of roLabelImg; angles in [0, pi).
 
     Args:
         path: replaced as a whole, or not at all
-        annotation: of outlines that are no rectangles, the smallest box around is written
+        labels: of outlines that are no rectangles, the smallest box around is written
     """
-    _write_voc(Path(path), annotation, _rolabelimg_texts)
+    _write_voc(Path(path), labels, _rolabelimg_texts)

@@ -11,7 +11,8 @@ import yaml
 
 from ..core.errors import collecting, wrong
 from ..core.files import as_number, read_text, replacing
-from .dota import Annotation, check_classes, check_name, from_objects, parse_corners, to_objects
+from .detections import Detection, Detections
+from .dota import check_classes, check_name, parse_corners
 
 
 def read_data_yaml(path: str | Path) -> tuple[dict[int, str], dict[str, list[str]]]:
@@ -48,7 +49,9 @@ def _names(path: Path, content: dict) -> dict[int, str]:
     return names
 
 
-def _parse_line(path: Path, line: int, text: str, names: Mapping[int, str], size: tuple[int, int]) -> dict:
+def _parse_line(
+    path: Path, line: int, text: str, names: Mapping[int, str], size: tuple[int, int]
+) -> Detection:
     fields, (h, w) = text.split(), size
     if len(fields) not in (9, 10):
         raise wrong(
@@ -60,8 +63,8 @@ def _parse_line(path: Path, line: int, text: str, names: Mapping[int, str], size
     if min(values) < -1 or max(values) > 2:
         raise wrong(path, line, text, "coordinates as shares of the image's size, about 0 to 1")
     pixels = [round(value * side, 9) for value, side in zip(values, (w, h) * 4, strict=True)]
-    one = {"name": names[int(fields[0])], "poly": [pixels[i : i + 2] for i in range(0, 8, 2)]}
-    return one if len(fields) == 9 else {**one, "score": _score(path, line, fields[9])}
+    score = _score(path, line, fields[9]) if len(fields) == 10 else None
+    return Detection(names[int(fields[0])], [pixels[i : i + 2] for i in range(0, 8, 2)], score)
 
 
 def _score(path: Path, line: int, text: str) -> float:
@@ -76,7 +79,7 @@ def read_yolo(
     size: tuple[int, int],
     classes: Collection[str] | None = None,
     problems: list[str] | None = None,
-) -> Annotation:
+) -> Detections:
     """Read a label file of YOLO-OBB.
 
     Args:
@@ -92,27 +95,29 @@ def read_yolo(
         if text.strip():
             with collecting(problems):
                 one = _parse_line(path, line, text, names, size)
-                check_name(path, line, one["name"], classes)
+                check_name(path, line, one.name, classes)
                 objects.append(one)
-    return from_objects(objects, size=tuple(size))
+    return Detections.from_rows(
+        objects, classes or tuple(names.values()), size=tuple(size), image_id=path.stem
+    )
 
 
-def write_yolo(path: str | Path, annotation: Annotation, classes: Sequence[str]) -> None:
+def write_yolo(path: str | Path, labels: Detections, classes: Sequence[str]) -> None:
     """Write a label file of YOLO-OBB.
 
     Args:
         path: replaced as a whole, or not at all
-        annotation: with size
+        labels: with size
         classes: names in the order of their numbers
     """
-    if annotation.size is None:
+    if labels.size is None:
         raise ValueError(f"{path}: the image's size is not known; YOLO's coordinates are shares of it")
-    number, (h, w) = {name: i for i, name in enumerate(classes)}, annotation.size
+    number, (h, w) = {name: i for i, name in enumerate(classes)}, labels.size
     lines = []
-    for one in to_objects(annotation):
-        corners = [repr(x) for pair in (one["poly"] / (w, h)).tolist() for x in pair]
-        score = [repr(one["score"])] if "score" in one else []
-        lines.append(" ".join([str(number[one["name"]]), *corners, *score]) + "\n")
+    for one in labels:
+        corners = [repr(x) for pair in (one.polygon / (w, h)).tolist() for x in pair]
+        score = [] if one.score is None else [repr(one.score)]
+        lines.append(" ".join([str(number[one.name]), *corners, *score]) + "\n")
     with replacing(path) as draft:
         draft.write_text("".join(lines), encoding="utf-8", newline="\n")
 

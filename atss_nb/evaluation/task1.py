@@ -235,7 +235,7 @@ def read_results(
     if not images:
         raise FileNotFoundError(f"{imageset or labels}: expected images with label files, found none")
     truth = [read_dota(labels / f"{name}.txt") for name in images]
-    there = {name for one in truth for name in one.classes} | files.keys()
+    there = {name for one in truth for name in one.names} | files.keys()
     classes = tuple(classes) or ordered_classes(there)
     dets, left_out = _task1_rows(files, classes, {name: i for i, name in enumerate(images)}, bool(imageset))
     notes = _notes(classes, files, there)
@@ -267,7 +267,7 @@ def _label_rows(truth: Sequence, classes: Sequence[str]) -> Rows:
     rows = [
         (i, number[name], difficult > 0, *poly.ravel())
         for i, one in enumerate(truth)
-        for poly, name, difficult in zip(one.polys, one.classes, one.difficult, strict=True)
+        for poly, name, difficult in zip(one.polygons.numpy(), one.names, one.difficult.tolist(), strict=True)
         if name in number
     ]
     table = np.array(rows, np.float64).reshape(-1, 11)

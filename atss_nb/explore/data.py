@@ -12,7 +12,7 @@ from ipywidgets import FloatSlider, IntSlider, ToggleButtons
 from torch import Tensor
 from traitlets import Float, Int, Unicode
 
-from ..data.dota import Annotation
+from ..data.detections import Detections
 from ..data.transforms import flip, quarter_turn, resize, rotate
 from .explorers import Explorer, control
 from ..geometry.boxes import AngleDef, hbb2obb, obb2poly, regularize
@@ -24,7 +24,7 @@ from ..tiles.tiles import Tiling, make_tiles, tile_objects
 
 def _verdict(
     iof: float,  # share of the object that the tile sees
-    label: Annotation,  # of the tile: this object, or nothing
+    label: Detections,  # of the tile: this object, or nothing
 ) -> str:
     "What a tile's label says of one object, in words."
     if not len(label):
@@ -38,15 +38,16 @@ def _across_tiles(
     tiling: Tiling,
 ) -> list[dict]:  # of each tile that sees any of it: window, iof, kept, its verdict and corners
     "What every tile makes of one object."
-    tiles = make_tiles("image", tuple(size), tiling)
+    tiles = make_tiles("image", size, tiling)
     windows = torch.tensor(np.array([tile.window for tile in tiles]), dtype=box.dtype)
     shares = box_iou_rotated(box[None], hbb2obb(windows), mode="iof")[0].tolist()
-    whole, rows = Annotation(obb2poly(box[None]).numpy(), ["object"], [0]), []
+    whole, rows = Detections.from_polygons(obb2poly(box[None]).numpy(), ["object"]), []
     for tile, iof in zip(tiles, shares, strict=True):
         if iof > 0:
-            label, _ = tile_objects(whole, tile, tuple(size), tiling)
+            label, _ = tile_objects(whole, tile, size, tiling)
             row = {"window": tile.window, "name": f"{tile.x}, {tile.y}", "iof": iof, "kept": len(label) > 0}
-            rows.append(row | {"verdict": _verdict(iof, label), "polys": label.polys + (tile.x, tile.y)})
+            polys = label.polygons.numpy() + (tile.x, tile.y)
+            rows.append(row | {"verdict": _verdict(iof, label), "polys": polys})
     return rows
 
 
@@ -79,7 +80,7 @@ class TileSeam(Explorer, js="data"):
         if len(boxes) != 1 or not (boxes[:, 2:4] > 0).all():
             raise ValueError(f"expected one object with an area, got {boxes.tolist()}")
         tiling = Tiling(self.style, self.size, self.gap, min_iof=self.min_iof, min_image_rate=0.0)
-        rows = _across_tiles(boxes[0], self.extent, tiling)
+        rows = _across_tiles(boxes[0], tuple(self.extent), tiling)
         windows = [t.window for t in make_tiles("image", tuple(self.extent), tiling)]
         kept, left = sum(r["kept"] for r in rows), _merged_polygons(rows)
         text = f"A detector finds it {kept} times." if kept else "It is in no label: nobody learns it."

@@ -43,7 +43,7 @@ def _relative_corners(
     b: Tensor,  # (5,)
 ) -> tuple[list, tuple]:  # four corners of a and the limits left, right, top, bottom of b [px]
     "Box a in the axes of box b, with the centre of a as origin."
-    ax, ay, aw, ah, at, bx, by, bw, bh, bt = [*a.tolist(), *b.tolist()]
+    ax, ay, aw, ah, at, bx, by, bw, bh, bt = torch.cat([a, b]).tolist()
     c, s, cb, sb = cos(at - bt), sin(at - bt), cos(bt), sin(bt)
     dx, dy = (bx - ax) * cb + (by - ay) * sb, (by - ay) * cb - (bx - ax) * sb
     signs = ((1, -1), (1, 1), (-1, 1), (-1, -1))
@@ -173,7 +173,7 @@ def _with_gaps(
 ) -> list:  # points, with None where the curve jumps
     "A curve with gaps at its jumps."
     x, y = x.tolist(), y.tolist()
-    points = [[x[0], y[0]]]
+    points: list = [[x[0], y[0]]]
     for i in range(1, len(x)):
         points += [None] if abs(y[i] - y[i - 1]) > jump else []
         points.append([x[i], y[i]])

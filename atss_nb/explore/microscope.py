@@ -224,7 +224,9 @@ class Microscope(Explorer, js="microscope"):
 
     @property
     def assigner(self) -> ATSS | MaxIoU | CenterSampling:
-        return {"ATSS": ATSS(self.k), "MaxIoU": MaxIoU(), "centre sampling": CenterSampling()}[self.rule]
+        if self.rule == "ATSS":
+            return ATSS(self.k)
+        return MaxIoU() if self.rule == "MaxIoU" else CenterSampling()
 
     def respond(self, boxes: Tensor) -> dict:
         seen, anchors = hbb2obb(obb2hbb(boxes)) if self.upright else boxes, self.grid(self.extent)

@@ -95,8 +95,12 @@ def start_lab(
     _write_settings(folder)
     port = _free_port()
     environment = dict(environment) | {"JUPYTER_TOKEN": token}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    server = subprocess.Popen(_lab_command(folder, port), env=environment, **quiet)
+    server = subprocess.Popen(
+        _lab_command(folder, port),
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     return server, f"http://127.0.0.1:{port}"
 
 

@@ -37,20 +37,19 @@ class AngleDef(enum.Enum):
     right and y goes DOWN. The angle turns the x axis towards the y axis until it points along side w, so a positive
     angle turns clockwise on the screen:
 
-        o----> x          1 .
-        |                /     ' .  w
-        v             h /           ' .
-        y              4 .      c - - - -'2 - - -  angle 0
-                           ' .     ' .   /    )
-                                ' .   ' /  .  angle > 0
-                                     ' 3
+        o-----> x         1
+        |                /    .
+        v             h /         .  w
+        y              4        c - - - - - - - -  angle 0
+                           .        .     2     )
+                               .        ./     )  angle > 0
+                                   .    /   .
+                                       3        .
 
     Corner 1 is c - w/2 (cos, sin) - h/2 (-sin, cos); 2, 3 and 4 follow clockwise. Half a turn gives the same
     rectangle, so angles count modulo pi; a quarter turn does, too, if w and h change places:
-    (w, h, t), (w, h, t + pi) and (h, w, t + pi/2) are one rectangle. Each definition keeps one name of each.
-    Of the two ends of a range one belongs to it: `(` is open, `]` closed.
-
-    Sources: `oc` is OpenCV's minAreaRect since 4.5.1; `le90` and `le135` are MMRotate's long-edge definitions (1.0).
+    (w, h, t), (w, h, t + pi) and (h, w, t + pi/2) are one rectangle, of which each definition keeps one name.
+    `oc` is OpenCV's minAreaRect since 4.5.1; `le90` and `le135` are the long-edge definitions of MMRotate 1.0.
 
     Attributes:
         OC: angle in (0, pi/2], sides in any order
@@ -78,8 +77,8 @@ def check_boxes(boxes: Tensor, name: str = "boxes") -> Tensor:
     good = boxes.isfinite().all(-1) & (boxes[..., 2:4] >= 0).all(-1)
     if not good.all():
         row = int((~good).flatten().nonzero()[0])
-        values = boxes.reshape(-1, 5)[row].tolist()
-        raise ValueError(f"{name}, row {row}: expected finite numbers and sides >= 0, got {values}")
+        got = boxes.reshape(-1, 5)[row].tolist()
+        raise ValueError(f"{name}, row {row}: expected finite numbers and sides >= 0, got {got}")
     return boxes
 
 
@@ -204,16 +203,15 @@ def poly2obb(polys: Tensor, angle: AngleDef | str, fit: str = "min_area") -> Ten
     """
     if fit not in ("min_area", "edges"):
         raise ValueError(f"fit: expected 'min_area' or 'edges', got {fit!r}")
-    if not polys.isfinite().all():
-        row = int((~polys.isfinite()).flatten(-2).any(-1).flatten().nonzero()[0])
-        raise ValueError(
-            f"polys, row {row}: expected finite numbers, got {polys.flatten(0, -3)[row].tolist()}"
-        )
+    flat = polys.reshape(-1, *polys.shape[-2:])
+    bad = (~flat.isfinite()).flatten(1).any(1)
+    if bad.any():
+        row = int(bad.nonzero()[0])
+        raise ValueError(f"polys, row {row}: expected finite numbers, got {flat[row].tolist()}")
     if fit == "edges":
         return regularize(boxes_of_edges(polys), angle)
-    flat = polys.detach().double().cpu().reshape(-1, *polys.shape[-2:]).numpy()
     boxes = np.empty((len(flat), 5))
-    fit_smallest_boxes(flat, boxes)
+    fit_smallest_boxes(flat.detach().double().cpu().numpy(), boxes)
     return regularize(torch.from_numpy(boxes).to(polys).reshape(*polys.shape[:-2], 5), angle)
 
 

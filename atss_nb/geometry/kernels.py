@@ -9,6 +9,7 @@ import functools
 import hashlib
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numba
@@ -17,7 +18,7 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.extending import register_jitable
 
 
-def scalar(function):
+def scalar(function: Callable) -> Callable:
     "Leave a function of numbers plain Python, and let Numba inline it into the kernels that call it."
     return register_jitable(forceinline=True)(function)
 
@@ -30,7 +31,7 @@ def _sources() -> str:
 
 
 @functools.cache
-def _say_once() -> None:
+def _warn_once() -> None:
     logging.getLogger("atss_nb").warning(
         "compiled kernels cannot be kept on disk, so every process compiles its own, which takes seconds; "
         "NUMBA_CACHE_DIR may name a folder for them that can be written"
@@ -47,25 +48,25 @@ class _Cache(FunctionCache):
 
     def load_overload(self, sig, target_context):
         "Two processes that save at once may mix up their files: what was compiled for other types is not taken."
-        found = super().load_overload(sig, target_context)
-        return found if found is not None and found.signature.args == sig else None
+        compiled = super().load_overload(sig, target_context)
+        return compiled if compiled is not None and compiled.signature.args == sig else None
 
     def save_overload(self, sig, data):
         "A disk that is full is no reason to stop."
         try:
             super().save_overload(sig, data)
         except OSError:
-            _say_once()
+            _warn_once()
 
 
-def kernel(function):
+def kernel(function: Callable) -> Callable:
     "Compile a loop for the CPU at its first call, to run without Python's lock; keep the machine code on disk."
     compiled = numba.njit(nogil=True, error_model="numpy")(function)
     if function.__module__ != "__main__":
         try:
             compiled._cache = _Cache(function)
         except RuntimeError:  # Numba found no folder that can be written
-            _say_once()
+            _warn_once()
     return compiled
 
 

@@ -28,12 +28,12 @@ def _covered(frame, limits, i, kept, count, lanes, possible, threshold, least):
     "Does any of the kept boxes overlap box i by more than the threshold?"
     x1, y1, x2, y2, area = limits[0, i], limits[1, i], limits[2, i], limits[3, i], limits[4, i]
     for block in range((count + 63) // 64):
-        lane, found = lanes[block], 0
+        lane, hits = lanes[block], 0
         a, b, c, d, e = lane[0], lane[1], lane[2], lane[3], lane[4]
         for j in range(64):
             possible[j] = _possible(x1, y1, x2, y2, area, a[j], b[j], c[j], d[j], e[j], least)
-            found += possible[j]
-        for j in range(min(64, count - 64 * block) if found else 0):
+            hits += possible[j]
+        for j in range(min(64, count - 64 * block) if hits else 0):
             if possible[j] and overlap_pair(frame, kept[64 * block + j], frame, i, False) > threshold:
                 return True
     return False
@@ -82,7 +82,10 @@ def _keep(
 
 
 def batched_nms_rotated(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
-    """Greedy suppression within each class; `ValueError` on bad boxes, scores or threshold.
+    """Greedy suppression within each class, with the arguments of torchvision's `batched_nms`.
+
+    In float64 on the CPU, in the precision of the boxes on a GPU. Bad boxes, scores that are nan, shapes that do not
+    fit and a threshold outside [0, 1] raise `ValueError`.
 
     Args:
         boxes: (N, 5) cx, cy, w, h [px], angle [rad]
@@ -102,7 +105,7 @@ def batched_nms_rotated(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_thresho
 
 
 def nms_rotated(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Greedy suppression: a box goes if a better one that stays covers it.
+    """Greedy suppression: a box goes if a better one that stays covers it; errors as in `batched_nms_rotated`.
 
     Args:
         boxes: (N, 5) cx, cy, w, h [px], angle [rad]
@@ -134,6 +137,8 @@ def soft_nms_rotated(
     boxes: Tensor, scores: Tensor, idxs: Tensor | None = None, sigma: float = 0.5, min_score: float = 1e-3
 ) -> tuple[Tensor, Tensor]:
     """Suppression that lowers scores instead of removing boxes; runs on the CPU.
+
+    The Gaussian variant of Bodla et al., "Soft-NMS", ICCV 2017, equation 3, with its sigma.
 
     Args:
         boxes: (N, 5) cx, cy, w, h [px], angle [rad]

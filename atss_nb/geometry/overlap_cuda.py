@@ -141,16 +141,16 @@ def _suppressors(f, groups, threshold, mask):
 
 
 @cuda.jit
-def _sweep(mask, gone, keep):
+def _sweep(mask, removed, keep):
     t = cuda.threadIdx.x
     for i in range(mask.shape[0]):
-        good = not (gone[i // 32] >> (i % 32)) & 1
+        kept = not (removed[i // 32] >> (i % 32)) & 1
         cuda.syncthreads()
-        if good:
+        if kept:
             for word in range(t, mask.shape[1], cuda.blockDim.x):
-                gone[word] |= mask[i, word]
+                removed[word] |= mask[i, word]
         if t == 0:
-            keep[i] = good
+            keep[i] = kept
         cuda.syncthreads()
 
 
@@ -167,7 +167,7 @@ def suppress(boxes: Tensor, groups: Tensor, threshold: float) -> Tensor:
     """
     words = -(-len(boxes) // 32)
     mask = torch.empty(len(boxes), words, dtype=torch.int64, device=boxes.device)
-    gone, keep = mask.new_zeros(words), mask.new_empty(len(boxes), dtype=torch.bool)
+    removed, keep = mask.new_zeros(words), mask.new_empty(len(boxes), dtype=torch.bool)
     _launch(_suppressors, (64, 1), (len(boxes), words), _frames(boxes), groups.contiguous(), threshold, mask)
-    _launch(_sweep, (64,), (64 if len(boxes) else 0,), mask, gone, keep)
+    _launch(_sweep, (64,), (64 if len(boxes) else 0,), mask, removed, keep)
     return keep

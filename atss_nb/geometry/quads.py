@@ -39,12 +39,12 @@ def _twice_area(points, count):
 
 
 @scalar
-def _in_triangle(quad, ax, ay, bx, by, room):
+def _in_triangle(quad, ax, ay, bx, by, scratch):
     "Twice the area that an outline shares with the triangle (0, a, b), positive where both run clockwise."
     turn = ax * by - bx * ay
     if turn < 0:
         ax, ay, bx, by = bx, by, ax, ay
-    one, two = room[1], room[2]
+    one, two = scratch[1], scratch[2]
     count = _cut(quad, 4, 0.0, 0.0, ax, ay, one)
     count = _cut(one, count, ax, ay, bx, by, two) if count else 0
     count = _cut(two, count, bx, by, 0.0, 0.0, one) if count else 0
@@ -53,14 +53,14 @@ def _in_triangle(quad, ax, ay, bx, by, room):
 
 
 @scalar
-def quad_iou_pair(a, b, room):
-    "IoU in [0, 1] of two outlines of 8 numbers each; room (3, 16, 2) is scratch space."
-    x, y, quad = b[0], b[1], room[0]
+def quad_iou_pair(a, b, scratch):
+    "IoU in [0, 1] of two outlines of 8 numbers each; scratch (3, 16, 2) is working space."
+    x, y, quad = b[0], b[1], scratch[0]
     for i in range(4):
         quad[i, 0], quad[i, 1] = a[2 * i] - x, a[2 * i + 1] - y
     b1x, b1y, b2x, b2y, b3x, b3y = b[2] - x, b[3] - y, b[4] - x, b[5] - y, b[6] - x, b[7] - y
     area_a, area_b = _twice_area(quad, 4), b1x * b2y - b2x * b1y + b2x * b3y - b3x * b2y
-    shared = _in_triangle(quad, b1x, b1y, b2x, b2y, room) + _in_triangle(quad, b2x, b2y, b3x, b3y, room)
+    shared = _in_triangle(quad, b1x, b1y, b2x, b2y, scratch) + _in_triangle(quad, b2x, b2y, b3x, b3y, scratch)
     if (area_a < 0) != (area_b < 0):
         shared = -shared
     union = abs(area_a) + abs(area_b) - shared
@@ -69,14 +69,14 @@ def quad_iou_pair(a, b, room):
 
 @kernel
 def _all_pairs(a, b, out):
-    room = np.empty((3, 16, 2))
+    scratch = np.empty((3, 16, 2))
     for i in range(len(a)):
         for j in range(len(b)):
-            out[i, j] = quad_iou_pair(a[i], b[j], room)
+            out[i, j] = quad_iou_pair(a[i], b[j], scratch)
 
 
 def quad_iou(polys1: np.ndarray, polys2: np.ndarray) -> np.ndarray:
-    """Overlap of quadrilaterals as DOTA's development kit defines it; `ValueError` unless all numbers are finite.
+    """Overlap of quadrilaterals as DOTA's development kit defines it (polyiou); `ValueError` unless all numbers are finite.
 
     Args:
         polys1: (N, 4, 2) corners in order, either way round [px]
@@ -98,14 +98,14 @@ def quad_iou(polys1: np.ndarray, polys2: np.ndarray) -> np.ndarray:
 
 @kernel
 def _greedy(polys, limits, groups, threshold, keep):
-    room, start = np.empty((3, 16, 2)), 0
+    scratch, start = np.empty((3, 16, 2)), 0
     for i in range(len(polys)):
         start = start if groups[i] == groups[start] else i
         keep[i], a = True, limits[i]
         for j in range(start, i):
             b = limits[j]
             near = a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-            if keep[j] and near and quad_iou_pair(polys[i], polys[j], room) > threshold:
+            if keep[j] and near and quad_iou_pair(polys[i], polys[j], scratch) > threshold:
                 keep[i] = False
                 break
 
@@ -113,7 +113,7 @@ def _greedy(polys, limits, groups, threshold, keep):
 def batched_nms_polygons(
     polys: np.ndarray, scores: np.ndarray, groups: np.ndarray, iou_threshold: float
 ) -> np.ndarray:
-    """Greedy suppression of quadrilaterals, whatever their shape.
+    """Greedy suppression of quadrilaterals, whatever their shape and way round; needs no PyTorch.
 
     Args:
         polys: (N, 4, 2) corners in order, finite [px]

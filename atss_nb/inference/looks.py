@@ -253,5 +253,5 @@ def merge_found(found: Sequence[dict], nms_threshold: float = 0.1) -> dict[str, 
     parts = {key: value[np.lexsort(columns)] for key, value in parts.items()}
     if len(found) == 1:  # the detector has removed its doubles
         return parts
-    kept = batched_nms_rotated(*parts.values(), nms_threshold)
+    kept = batched_nms_rotated(parts["boxes"], parts["scores"], parts["labels"], nms_threshold)
     return {key: value[kept] for key, value in parts.items()}

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from ..core.files import replacing
-from ..data.dota import from_objects, write_dota
+from ..data.detections import Detections
+from ..data.dota import write_dota
 from ..evaluation.task1 import Prediction, check_image_ids
 from ..geometry.boxes import obb2poly
 
@@ -96,9 +97,7 @@ def write_dota_labels(folder: str | Path, predictions: Sequence[Prediction]) -> 
     check_image_ids([p.image_id for p in predictions])
     Path(folder).mkdir(parents=True, exist_ok=True)
     for p in predictions:
-        rows = zip(obb2poly(p.boxes.double()).numpy(), p.labels.tolist(), strict=True)
-        labels = from_objects([{"poly": poly, "name": p.classes[k]} for poly, k in rows])
-        write_dota(Path(folder) / f"{p.image_id}.txt", labels)
+        write_dota(Path(folder) / f"{p.image_id}.txt", Detections(p.boxes, p.labels, p.classes))
 
 
 def image_place(path: Path):

@@ -75,7 +75,9 @@ def _cuts_table(best: dict[str, dict | None]) -> str:
     rows = []
     for name, cut in best.items():
         score = f"<td>{cut['score']:.3f}</td>" if cut else "<td>–</td>"
-        rest = "".join(f"<td>{percent(cut and cut[key])}</td>" for key in ("f1", "precision", "recall"))
+        rest = "".join(
+            f"<td>{percent(cut[key] if cut else None)}</td>" for key in ("f1", "precision", "recall")
+        )
         rows.append(f"<th>{escape(name)}</th>{score}{rest}")
     return html_table(("class", "score", "F1", "precision", "recall"), rows)
 

@@ -85,8 +85,9 @@ def plot_pr_curves(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     """
     ax = ax or plt.figure(figsize=(5.6, 3.6), dpi=90, layout="constrained").gca()
     threshold = next(iter(next(iter(evaluation.per_class.values()))))
-    aps = [(ap[threshold], k, name) for k, (name, ap) in enumerate(evaluation.per_class.items())]
-    for ap, k, name in sorted((row for row in aps if row[0] is not None), key=lambda row: -row[0]):
+    classes = [(ap[threshold], k, name) for k, (name, ap) in enumerate(evaluation.per_class.items())]
+    aps = [(ap, k, name) for ap, k, name in classes if ap is not None]
+    for ap, k, name in sorted(aps, key=lambda row: -row[0]):
         _draw_curve(ax, *evaluation.curves[name][:2], f"{ap:.2f}  {name}", class_style(k, paper=True))
     _quiet(ax, xlim=(0, 1.01), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title=f"IoU {threshold}")
     if ax.get_legend():

@@ -6,7 +6,7 @@ __all__ = ['svg', 'percent', 'bar_cell', 'html_table', 'samples_figure', 'report
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -107,7 +107,8 @@ def _class_table(evaluation: Evaluation) -> str:
     rows = []
     for k, (name, ap) in enumerate(evaluation.per_class.items()):
         color = class_style(k, paper=True)["color"].replace("#000000", "currentColor")
-        place = 1.0 if ap.get("0.50") is None else -ap["0.50"]
+        ap50 = ap.get("0.50")
+        place = 1.0 if ap50 is None else -ap50
         rows.append((place, _class_row(name, ap, evaluation.counts[name], color)))
     means = f"<td>{percent(evaluation.AP75)}</td><td>{percent(evaluation.mAP)}</td>"
     foot = f"<th>mean</th><td></td><td></td><td></td>{bar_cell(evaluation.AP50, 'var(--accent)')}{means}"
@@ -133,19 +134,19 @@ def _settings(config: dict) -> str:
     return f"<dl>{''.join(lines)}</dl>"
 
 
-def _cards(evaluation: Evaluation, history: Sequence[dict], facts: dict[str, object]) -> str:
+def _cards(evaluation: Evaluation, history: Sequence[dict], facts: Mapping[str, object]) -> str:
     "The key numbers of a run."
     cards = {
         "AP50": percent(evaluation.AP50),
         "AP75": percent(evaluation.AP75),
         "mAP": percent(evaluation.mAP),
     }
-    cards["objects"] = sum(n["gts"] for n in evaluation.counts.values())
+    cards["objects"] = str(sum(n["gts"] for n in evaluation.counts.values()))
     for row in history:  # the last row that knows decides
         cards |= {"epochs": row["epoch"] + 1} if "epoch" in row else {}
         cards |= {"images/s": f"{row['images_per_s']:.1f}"} if "images_per_s" in row else {}
     items = (
-        f"<div><b>{escape(str(v))}</b><span>{escape(k)}</span></div>" for k, v in (cards | facts).items()
+        f"<div><b>{escape(str(v))}</b><span>{escape(k)}</span></div>" for k, v in {**cards, **facts}.items()
     )
     return f'<div class="cards">{"".join(items)}</div>'
 
@@ -233,7 +234,7 @@ def write_report(
     evaluation: Evaluation,
     figures: dict[str, Figure],
     config: dict,
-    facts: dict[str, object] | None = None,
+    facts: Mapping[str, object] | None = None,
     sections: dict[str, str] | None = None,
 ) -> Path:
     """Write a run's report: one HTML file that needs nothing else.

@@ -79,10 +79,11 @@ def plot_k(ax: Axes, reports: dict[str, AssignmentReport]) -> None:
     Args:
         reports: those of ATSS are drawn
     """
-    mine = sorted((r for r in reports.values() if isinstance(r.assigner, ATSS)), key=lambda r: r.assigner.k)
-    ks, rows = [r.assigner.k for r in mine], [r.table()[0] for r in mine]
+    pairs = ((r.assigner.k, r) for r in reports.values() if isinstance(r.assigner, ATSS))
+    mine = sorted(pairs, key=lambda pair: pair[0])
+    ks, rows = [k for k, _ in mine], [r.table()[0] for _, r in mine]
     ax.plot(ks, [row["positives"] for row in rows], "o-", label="positives per object")
-    ax.plot(ks, [0.2 * r.assigner.k * len(r.grid.strides) for r in mine], "--", c="grey", label="0.2 kL")
+    ax.plot(ks, [0.2 * k * len(r.grid.strides) for k, r in mine], "--", c="grey", label="0.2 kL")
     share = [100 * row["orphans"] / max(row["objects"], 1) for row in rows]
     ax.plot(ks, share, "s-", c="tab:red", label="orphans [%]")
     ax.set(xlabel="k", xticks=ks, ylim=(0, None))

@@ -44,7 +44,7 @@ def _fits_tuple(value: object, parts: Sequence) -> bool:
     return len(value) == len(kinds) and all(map(_fits, value, kinds))
 
 
-def _fits(value: object, kind: object) -> bool:
+def _fits(value: object, kind: typing.Any) -> bool:
     "Whether a value is of an annotated type; a whole number is a fine float."
     parts = typing.get_args(kind)
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
@@ -149,15 +149,18 @@ def train_config(recipe: Recipe, data: str | Path) -> TrainConfig:
 
 def _tile(recipe: Recipe, data: Path, out: Path) -> Path:  # the folder with the tiles of every split
     "Cut what is not cut yet: the splits of the recipe that the data has."
-    for name in ("train", "val", "test") if recipe.data.tiling else ():
+    tiling = recipe.data.tiling
+    if tiling is None:
+        return data
+    for name in ("train", "val", "test"):
         try:
             source = find_split(data, name)
         except FileNotFoundError:
             if name in ("train", "val") and name in recipe.data.train:
                 raise
             continue
-        split(source, out / name, recipe.data.tiling)
-    return out if recipe.data.tiling else data
+        split(source, out / name, tiling)
+    return out
 
 
 def run_recipe(
@@ -227,11 +230,11 @@ def small_version(recipe: Recipe) -> Recipe:
     stage = stage and replace(stage, width=16, proposals=50, samples=32, rpn_samples=32)
     model = replace(recipe.model, backbone="resnet18", weights=None, channels=16, head_convs=1, pre_nms=100)
     tiling = d.tiling and replace(d.tiling, size=128, gap=d.tiling.gap // 8)
-    sides = tuple(side // 8 for side in recipe.transforms.size)
+    height, width = recipe.transforms.size
     return replace(
         recipe,
         model=replace(model, second_stage=stage, max_detections=50),
         data=replace(d, tiling=tiling),
-        transforms=replace(recipe.transforms, size=sides),
+        transforms=replace(recipe.transforms, size=(height // 8, width // 8)),
         schedule=replace(recipe.schedule, epochs=1),
     )

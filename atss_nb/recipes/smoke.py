@@ -4,7 +4,6 @@
 
 __all__ = ['write_mock', 'smoke']
 
-import warnings
 from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..data.convert import LabelledSet, write_dataset
-from ..data.dota import Annotation
+from ..data.detections import Detections
 from ..data.folders import LabelledImage
 from ..evaluation.evaluate import Evaluation
 from .recipes import Recipe, run_recipe, score_recipe, small_version
@@ -35,7 +34,7 @@ def _scene(size: int, seed: tuple[int, int], names: dict[str, str] | None):
     kept = [i for i, name in enumerate(scene.classes) if names is None or name in names]
     classes = [scene.classes[i] if names is None else names[scene.classes[i]] for i in kept]
     hard = np.asarray(scene.difficult)[kept]
-    return scene.image, Annotation(scene.polys[kept].round(2), classes, hard)
+    return scene.image, Detections.from_polygons(scene.polys[kept].round(2), classes, difficult=hard)
 
 
 def _labelled(recipe: Recipe, split: str, n: int, size: int, draft: Path) -> Iterator[LabelledImage]:
@@ -63,9 +62,8 @@ def write_mock(recipe: Recipe, out: str | Path, n: int = 2, size: int = 144) -> 
     draft.mkdir(parents=True)
     splits = {"train": n, "val": n, "test": 1}
     images = [one for split in splits for one in _labelled(recipe, split, splits[split], size, draft)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a header that this format has no place for
-        write_dataset(recipe.data.format, LabelledSet(recipe.data.format, images, recipe.data.classes), out)
+    data = LabelledSet(recipe.data.format, images, recipe.data.classes)
+    write_dataset(recipe.data.format, data, out, report=False)  # a header may have no place there
     return out
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from ..core.files import replacing
-from ..data.dota import Annotation, write_dota
+from ..data.detections import Detections
+from ..data.dota import write_dota
 from .layout import Difficulty, compose
 from .world import World, crowns, difficult
 
@@ -119,7 +120,9 @@ def write_scenes(
     for i in range(n):
         scene = make_scene(size, (seed, i), difficulty=difficulty)
         meta = {"imagesource": "procedural", "gsd": f"{scene.gsd:.4f}"}
-        labels = Annotation(scene.polys.round(2), scene.classes, scene.difficult, meta)
+        labels = Detections.from_polygons(
+            scene.polys.round(2), scene.classes, difficult=scene.difficult, meta=meta
+        )
         write_dota(out / "labelTxt" / f"{i:04d}.txt", labels)
         _save(out / "images" / f"{i:04d}.png", scene.image)
         if progress:

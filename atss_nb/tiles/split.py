@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..core.errors import LabelError
+from ..core.errors import LabelError, raise_problems
 from ..core.files import fingerprint, replacing
 from ..core.images import WHOLE, ImageReader, check_image, is_image, open_image
 from ..data.dota import read_dota, write_dota
@@ -37,14 +37,8 @@ def _sources(folder: Path) -> list[tuple[Path, Path | None]]:
     if (folder / "labelTxt").is_dir():
         problems += [f"{path}: no label file" for path in images if path.stem not in labels]
         problems += [f"{labels[name]}: no image" for name in labels.keys() - set(names)]
-    _raise_all(folder, problems if images else [f"{folder / 'images'}: no images"])
+    raise_problems(folder, sorted(problems) if images else [f"{folder / 'images'}: no images"])
     return [(path, labels.get(path.stem)) for path in images]
-
-
-def _raise_all(folder: Path, problems: Sequence[str]) -> None:
-    "LabelError with all problems, if there are any."
-    if problems:
-        raise LabelError(f"{folder}, problems: {len(problems)}\n  " + "\n  ".join(sorted(problems)))
 
 
 def _describe(source: tuple[Path, Path | None]) -> dict | str:
@@ -72,7 +66,7 @@ def plan_split(folder: str | Path, tiling: Tiling) -> dict:
     sources = _sources(Path(folder))
     with ThreadPoolExecutor() as pool:
         facts = list(pool.map(_describe, sources))
-    _raise_all(Path(folder), [fact for fact in facts if isinstance(fact, str)])
+    raise_problems(folder, sorted(fact for fact in facts if isinstance(fact, str)))
     images = {
         path.stem: fact for (path, _), fact in zip(sources, facts, strict=True) if isinstance(fact, dict)
     }

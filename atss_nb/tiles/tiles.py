@@ -6,14 +6,14 @@ __all__ = ['STYLES', 'window_starts', 'Tiling', 'Tile', 'make_tiles', 'tile_obje
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import shapely
 
 from ..core.options import choose
-from ..data.dota import Annotation
+from ..data.detections import Detections
 from .windows import scaled_size
 
 
@@ -145,30 +145,33 @@ def _inside(polys: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _moved(
-    label: Annotation, rows: np.ndarray, polys: np.ndarray, marked: np.ndarray, value: int | None
-) -> Annotation:
+    label: Detections, rows: np.ndarray, polys: np.ndarray, marked: np.ndarray, value: int | None
+) -> Detections:
     "The objects in rows, with these corners, the marked ones with the difficulty given."
-    difficult = np.where(marked, value, label.difficult) if value is not None else label.difficult
-    # 1021.4 - 824 is 197.4, not 197.39999999999998
-    return Annotation(np.round(polys[rows], 6), [label.classes[i] for i in rows], difficult[rows])
+    difficult = label.difficult.numpy()
+    marks = difficult if value is None else np.where(marked, value, difficult)
+    corners = np.round(polys[rows], 6)  # 1021.4 - 824 is 197.4, not 197.39999999999998
+    return Detections(None, label.labels[rows], label.classes, corners=corners, difficult=marks[rows])
 
 
 def _sticks_out(polys: np.ndarray, window: np.ndarray) -> np.ndarray:  # (G, 4, 2), (4,) -> (G,) bool
     return np.any((polys < window[:2]) | (polys > window[2:]), axis=(1, 2))
 
 
-def _exact_objects(label: Annotation, tile: Tile, size: tuple[int, int], tiling: Tiling):
-    area, whole = _inside(label.polys, tile.window)
+def _exact_objects(label: Detections, tile: Tile, size: tuple[int, int], tiling: Tiling):
+    polys = label.polygons.numpy()
+    area, whole = _inside(polys, tile.window)
     rows = np.flatnonzero((area > 0) & (area >= tiling.min_iof * whole))
-    cut = _sticks_out(label.polys, tile.window)
-    return _moved(label, rows, label.polys - tile.window[:2], cut, tiling.cut_difficulty), rows
+    cut = _sticks_out(polys, tile.window)
+    return _moved(label, rows, polys - tile.window[:2], cut, tiling.cut_difficulty), rows
 
 
-def _mmrotate_objects(label: Annotation, tile: Tile, size: tuple[int, int], tiling: Tiling):
-    area, whole = _inside(label.polys.astype(np.float32).astype(np.float64), tile.window)
+def _mmrotate_objects(label: Detections, tile: Tile, size: tuple[int, int], tiling: Tiling):
+    polys = label.polygons.numpy()
+    area, whole = _inside(polys.astype(np.float32).astype(np.float64), tile.window)
     share = area / np.maximum(whole.astype(np.float32), np.float32(1e-6))
     rows = np.flatnonzero((area > 0) & (share >= tiling.min_iof))
-    return _moved(label, rows, label.polys - tile.window[:2], share < 1, tiling.cut_difficulty), rows
+    return _moved(label, rows, polys - tile.window[:2], share < 1, tiling.cut_difficulty), rows
 
 
 def _without_shortest_side(points: np.ndarray) -> np.ndarray:  # (5, 2) -> (4, 2)
@@ -192,10 +195,11 @@ def _devkit_corners(poly: np.ndarray, piece) -> np.ndarray | None:  # (4, 2), sh
     return turns[((turns - poly) ** 2).sum((1, 2)).argmin()]
 
 
-def _devkit_objects(label: Annotation, tile: Tile, size: tuple[int, int], tiling: Tiling):
+def _devkit_objects(label: Detections, tile: Tile, size: tuple[int, int], tiling: Tiling):
     window = np.minimum(tile.window, [np.inf, np.inf, size[1] - 1, size[0] - 1])
-    area, whole = _inside(label.polys, window)
-    share, polys = area / np.maximum(whole, 1e-300), label.polys.copy()
+    polys = label.polygons.numpy().copy()
+    area, whole = _inside(polys, window)
+    share = area / np.maximum(whole, 1e-300)
     rows = []
     for i in np.flatnonzero(area > 0):
         if share[i] < 1:
@@ -241,8 +245,8 @@ def make_tiles(image_id: str, size: tuple[int, int], tiling: Tiling) -> list[Til
 
 
 def tile_objects(
-    annotation: Annotation, tile: Tile, size: tuple[int, int], tiling: Tiling
-) -> tuple[Annotation, np.ndarray]:
+    annotation: Detections, tile: Tile, size: tuple[int, int], tiling: Tiling
+) -> tuple[Detections, np.ndarray]:
     """What a tile is labelled with, in the order of the image's labels.
 
     Args:
@@ -253,6 +257,6 @@ def tile_objects(
         the tile's objects in its own pixels, and their rows in the annotation
     """
     style = STYLES[tiling.style]
-    polys = np.trunc(annotation.polys) if style.whole_pixels else annotation.polys
-    scaled = replace(annotation, polys=polys * tile.scale)
+    polys = annotation.polygons.trunc() if style.whole_pixels else annotation.polygons
+    scaled = annotation.replace(corners=polys * tile.scale)
     return style.objects(scaled, tile, scaled_size(size, tile.scale), tiling)
