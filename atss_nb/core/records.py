@@ -78,7 +78,7 @@ def _choices(kind: Any) -> list[str]:
 
 def _near(name: object, names: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(name), list(names), n=3, cutoff=0.4)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
 def _complaint(kinds: dict[str, Any], given: dict[str, Any], detail: dict) -> str:
