@@ -140,14 +140,15 @@ def _report(args: argparse.Namespace, files, analysis) -> None:
 
 def _eval(args: argparse.Namespace) -> None:
     "Score Task1 result files against label files."
-    from atss_nb.evaluation.breakdown import analyse
+    from atss_nb.evaluation.breakdown import Analysis, analyse
     from atss_nb.evaluation.protocols import protocol_table
     from atss_nb.evaluation.task1 import write_evaluation
 
     files, wanted = _read(args), {"metric": args.metric, "protocol": args.protocol}
     result = analyse(files.case, **wanted) if args.report or args.compare else files.evaluate(**wanted)
     notes = [*files.notes, *getattr(result, "notes", ())]
-    print(getattr(result, "evaluation", result).summary(), *(f"note: {note}" for note in notes), sep="\n")
+    evaluation = result.evaluation if isinstance(result, Analysis) else result
+    print(evaluation.summary(), *(f"note: {note}" for note in notes), sep="\n")
     if args.compare:
         print(protocol_table(result.protocols))
     if args.json:

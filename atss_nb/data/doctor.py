@@ -179,7 +179,7 @@ def _odd_names(data: LabelledSet) -> Iterator[tuple[str, str, str]]:  # severity
         names[one.split] |= set(one.annotation.names if one.annotation else ())
     spelled = Counter(name.lower() for name in set().union(*names.values()))
     yield from (("warnings", "two spellings", name) for name, n in spelled.items() if n > 1)
-    trained = names.get("train", names.get("trainval"))
+    trained = names.get("train", names.get("trainval", set()))
     for split in sorted(names.keys() & {"val", "test"}) if trained else ():
         for name in sorted(names[split] - trained):
             yield "warnings", "class never trained", f"{name}, in {split}"

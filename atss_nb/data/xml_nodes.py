@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from xml.sax import SAXException, SAXParseException
 from xml.sax.handler import ContentHandler
 
@@ -38,7 +39,8 @@ class _Builder(ContentHandler):
 
     def __init__(self):
         super().__init__()
-        self.root, self.open, self.locator = None, [], None
+        self.root: Any = None  # the first Node that ends up here is the outermost
+        self.open, self.locator = [], None
 
     def setDocumentLocator(self, locator):  # noqa: N802 (the parser's name)
         self.locator = locator
@@ -71,7 +73,7 @@ def read_xml(path: Path, tag: str) -> Node:
     try:
         defusedxml.sax.parseString(path.read_bytes(), builder)
     except SAXParseException as error:
-        raise wrong(path, error.getLineNumber(), error.getMessage(), "well-formed XML") from None
+        raise wrong(path, error.getLineNumber() or 1, error.getMessage(), "well-formed XML") from None
     except DefusedXmlException as error:
         raise wrong(
             path, builder.line(), str(error), "XML that defines nothing and refers to nothing"

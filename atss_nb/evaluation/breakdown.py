@@ -149,7 +149,8 @@ def _weighted_means(
 ) -> np.ndarray:  # (thresholds,) nan without any object
     "Mean AP per threshold over the classes with objects, every image counted by its weight."
     dets, gts = matching.matched.dets, matching.matched.gts
-    of_det, of_gt, rows = weight[dets.image], weight[gts.image] * ~matching.matched.ignored, []
+    of_det, of_gt = weight[dets.image], weight[gts.image] * ~matching.matched.ignored
+    rows: list = []
     for label in range(len(matching.case.classes)):
         positives = of_gt[slice(*np.searchsorted(gts.label, (label, label + 1)))].sum()
         mine = slice(*np.searchsorted(dets.label, (label, label + 1)))
@@ -234,7 +235,7 @@ def analyse(
         samples: of the bootstrap
     """
     evaluation = evaluate_case(case, metric, IOU_THRESHOLDS, protocol)
-    options = {"metric": metric, "protocol": protocol}
+    options: dict = {"metric": metric, "protocol": protocol}
     return Analysis(
         evaluation,
         best_f1(evaluation),

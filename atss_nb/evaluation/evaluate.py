@@ -23,7 +23,7 @@ class Protocol(NamedTuple):
     Attributes:
         strict: a hit needs IoU > threshold; otherwise equality is enough
         overlap: of the "polygon" as labelled, of its smallest "box", or of "upright" boxes
-        metric: the only one it knows; None: "area", "voc07" and "coco101" can be asked for
+        metric: the only one it knows; "": "area", "voc07" and "coco101" can be asked for
         all_classes: the means run over all classes that have a number, otherwise over those with objects
     """
 
@@ -33,13 +33,13 @@ class Protocol(NamedTuple):
         bool  # difficult objects earn and cost nothing; otherwise they are objects like any other
     )
     overlap: str
-    metric: str | None
+    metric: str
     all_classes: bool
 
 
 _PROTOCOLS = (
-    Protocol("dota-devkit", True, True, "polygon", None, True),  # DOTA_devkit, dota_evaluation_task1.py
-    Protocol("mmrotate", False, False, "box", None, False),  # mmrotate 0.3, eval_rbbox_map
+    Protocol("dota-devkit", True, True, "polygon", "", True),  # DOTA_devkit, dota_evaluation_task1.py
+    Protocol("mmrotate", False, False, "box", "", False),  # mmrotate 0.3, eval_rbbox_map
     Protocol("hrsc-voc07", False, False, "box", "voc07", False),  # HRSC2016 as published up to about 2020
     Protocol("hrsc-voc12", False, False, "box", "area", False),  # and since
     Protocol("coco", False, False, "upright", "coco101", False),  # pycocotools 2.0, COCOeval
@@ -64,7 +64,7 @@ def choose_protocol(
     if name not in PROTOCOLS:
         raise ValueError(f"protocol is {name!r}, expected one of {', '.join(PROTOCOLS)}")
     known = PROTOCOLS[name].metric
-    allowed = METRICS if known is None else (known,)
+    allowed = (known,) if known else METRICS
     if metric is not None and metric not in allowed:
         raise ValueError(f"metric is {metric!r}, expected one of {', '.join(allowed)} for {name}")
     if not len(iou_thresholds) or not all(0 < t <= 1 for t in iou_thresholds):
@@ -255,7 +255,8 @@ def match_image(
     Returns:
         (M,) 1 hit, 0 false positive, -1 ignored; (G,) bool: has a hit
     """
-    classes = range(1 + max(int(max(s["labels"], default=0)) for s in (prediction, target)))
+    count = 1 + max(int(max(s["labels"], default=0)) for s in (prediction, target))
+    classes = [str(label) for label in range(count)]
     rule = choose_protocol(protocol, None, [iou_threshold])
     case = as_case([prediction], [target], classes)
     matched = match_detections(case, rule.overlap, rule.ignore_difficult)

@@ -23,7 +23,7 @@ def _simple(poly: np.ndarray) -> bool:  # (4, 2)
     "Whether an outline turns the same way at each corner, or has at most one dent; and has an area."
     edges = np.roll(poly, -1, 0) - poly
     turns = edges[:, 0] * np.roll(edges[:, 1], -1) - edges[:, 1] * np.roll(edges[:, 0], -1)
-    return quad_iou([poly], [poly])[0, 0] > 0.999 and min((turns > 0).sum(), (turns < 0).sum()) < 2
+    return quad_iou(poly[None], poly[None])[0, 0] > 0.999 and min((turns > 0).sum(), (turns < 0).sum()) < 2
 
 
 def _check_line(path: Path, line: int, image: str, score: float, corners: Sequence[float], images) -> None:
@@ -114,7 +114,7 @@ def _notes(lines: dict, files: dict[str, Path], images: set[str] | None) -> list
     silent = len(images - {image for image, *_ in rows}) if images else 0
     notes = [f"no Task1 file, an empty one was added: {', '.join(absent)}"] if absent else []
     notes += ["all scores have two decimals at most: rounded scores tie, and cost points"] if rounded else []
-    return notes + ([f"{silent} of {len(images)} images have no detection"] if silent else [])
+    return notes + ([f"{silent} of {len(images or ())} images have no detection"] if silent else [])
 
 
 def write_submission(path: str | Path, submission: Submission) -> None:
