@@ -93,6 +93,7 @@ class ModelConfig:
     Attributes:
         weights: of a ResNet; None: random ones
         backbone_norm: batch norm, or group norm
+        frozen_stages: of a ResNet; None: 1 with weights, else 0
         norm_eval: of a ResNet: keep its stored statistics; None: with weights
         strides: of the L levels [px], doubling
         channels: C of the pyramid and the towers
@@ -125,9 +126,7 @@ class ModelConfig:
     backbone: Literal["small", "resnet18", "resnet34", "resnet50", "resnet101"] = "small"
     weights: Literal["imagenet"] | None = None
     backbone_norm: _Norm = "bn"
-    frozen_stages: Annotated[int, Field(ge=0, le=4)] | None = (
-        None  # of a ResNet; None: 1 with weights, else 0
-    )
+    frozen_stages: Annotated[int, Field(ge=0, le=4)] | None = None
     norm_eval: bool | None = None
     strides: Tuple[Count] = (4, 8, 16, 32)
     channels: Count = 64

@@ -62,6 +62,7 @@ class TrainConfig:
         warmup_steps: the same in steps; 0: the share counts
         decay_vectors: decay biases and norms, too
         clip_norm: longest gradient allowed (L2)
+        precision: "auto": by the hardware
         compile: compile the network: minutes once, then faster on a GPU
         augment: mirror half of the images, and what the next three say
         photometric: brightness, contrast, saturation
@@ -95,9 +96,7 @@ class TrainConfig:
     warmup_steps: Whole = 0
     decay_vectors: bool = False
     clip_norm: Positive = 10.0
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = (
-        "auto"  # "auto": what the hardware is made for
-    )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: bool = False
     augment: bool = True
     quarter_turns: bool = True
@@ -116,7 +115,7 @@ class TrainConfig:
         return cls(**json.loads(text))
 
     def to_json(self) -> str:
-        "The record as text, fields in their order."
+        "The settings as JSON that `from_json` reads."
         return json.dumps(asdict(self), indent=2)
 
 
