@@ -56,6 +56,7 @@ class Format:
 
     Attributes:
         looks: whether a folder looks like one
+        load: (root, classes, problems) -> images with annotations, names in the format's order or None
         save: (root, images with annotations, class names): writes labels, not images
         image: where an image goes, without suffix
         label: where its label file goes
@@ -68,9 +69,7 @@ class Format:
     """
 
     looks: Callable[[Path], bool]
-    load: (
-        Callable  # (root, classes, problems) -> images with annotations, names in the format's order or None
-    )
+    load: Callable
     save: Callable
     image: str
     label: str = ""

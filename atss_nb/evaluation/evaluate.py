@@ -23,6 +23,7 @@ class Protocol(NamedTuple):
 
     Attributes:
         strict: a hit needs IoU > threshold; otherwise equality is enough
+        ignore_difficult: difficult objects earn and cost nothing; otherwise they are objects like any other
         overlap: of the "polygon" as labelled, of its smallest "box", or of "upright" boxes
         metrics: that it may be used with; the first unless another is asked for
         all_classes: the means run over all classes that have a number, otherwise over those with objects
@@ -30,9 +31,7 @@ class Protocol(NamedTuple):
 
     name: str
     strict: bool
-    ignore_difficult: (
-        bool  # difficult objects earn and cost nothing; otherwise they are objects like any other
-    )
+    ignore_difficult: bool
     overlap: str
     metrics: tuple[str, ...]
     all_classes: bool
@@ -106,9 +105,9 @@ class Evaluation:
         rows = [ap for name, ap in self.per_class.items() if all_classes or self.positives[name]]
         return _mean(v for ap in rows for t, v in ap.items() if threshold in (None, t))
 
-    AP50 = property(lambda self: self.mean("0.50"))
-    AP75 = property(lambda self: self.mean("0.75"))
-    mAP = property(lambda self: self.mean())
+    AP50 = property(lambda self: self.mean("0.50"), doc="The mean AP at IoU 0.50.")
+    AP75 = property(lambda self: self.mean("0.75"), doc="The mean AP at IoU 0.75.")
+    mAP = property(lambda self: self.mean(), doc="The mean AP over all thresholds.")
 
     def to_dict(self) -> dict[str, Any]:
         "All numbers but the curves."

@@ -215,7 +215,7 @@ class ResultFiles:
     def evaluate(
         self, metric: str | None = None, iou_thresholds=IOU_THRESHOLDS, protocol: str = "dota-devkit"
     ) -> Evaluation:
-        "As `evaluate`."
+        "Average precision of the files, by the rules of `evaluate`."
         return evaluate_case(self.case, metric, iou_thresholds, protocol)
 
 
