@@ -25,7 +25,7 @@ def read_data_yaml(path: str | Path) -> tuple[dict[int, str], dict[str, list[str
     path = Path(path)
     try:
         content = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # also of dates that no calendar has
         mark = getattr(error, "problem_mark", None)
         raise wrong(
             path, mark.line + 1 if mark else 1, getattr(error, "problem", str(error)), "valid YAML"

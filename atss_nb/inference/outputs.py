@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from ..core.files import replacing
+from ..core.errors import LabelError
+from ..core.files import json_value, read_text, replacing
 from ..data.detections import Detections
 from ..data.dota import write_dota
 from ..evaluation.task1 import Prediction, check_image_ids
@@ -56,9 +57,11 @@ def read_json(
 ) -> list[Prediction]:
     "Read the file of `write_json`. Raises ValueError that names another file."
     try:
-        said = json.loads(Path(path).read_text(encoding="utf-8"))
-        return [_prediction(one, tuple(said["classes"])) for one in said["images"]]
-    except (KeyError, TypeError, ValueError) as error:
+        content = json_value(read_text(Path(path)), Path(path))
+        return [_prediction(one, tuple(content["classes"])) for one in content["images"]]
+    except LabelError:
+        raise
+    except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: expected a file written by write_json ({error!r})") from error
 
 
@@ -66,7 +69,10 @@ def _prediction(image: dict, classes: tuple[str, ...]) -> Prediction:
     found = image["objects"]
     boxes = torch.tensor([x["box"] for x in found]).view(-1, 5)
     labels = torch.tensor([classes.index(x["class"]) for x in found], dtype=torch.int64)
-    return Prediction(image["image_id"], boxes, torch.tensor([x["score"] for x in found]), labels, classes)
+    scores = torch.tensor([x["score"] for x in found])
+    if not (boxes.isfinite().all() and ((scores >= 0) & (scores <= 1)).all()):
+        raise ValueError(f"{image['image_id']}: expected finite boxes, and scores in [0, 1]")
+    return Prediction(image["image_id"], boxes, scores, labels, classes)
 
 
 _CORNERS = [f"{axis}{corner}" for corner in (1, 2, 3, 4) for axis in "xy"]

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..core.files import replacing
+from ..core.files import check_file, replacing
 from ..core.options import choose
 from ..geometry.boxes import AngleDef
 from .config import ModelConfig
@@ -192,13 +192,13 @@ def read_numbers(path: str | Path) -> object:
     Args:
         path: written by torch.save
     """
+    path = check_file(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
     except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(
-            f"{path} is damaged or holds more than tensors and was not opened: {str(error).splitlines()[0]}. "
+            f"{path} is damaged or holds more than tensors and was not opened: {reason}. "
             "Where you trust it, write torch.save({'state_dict': ckpt['state_dict']}, ...) in its own environment"
         ) from error
 

@@ -7,14 +7,14 @@ __all__ = ['recipe_names', 'find_recipe', 'override', 'describe', 'recipe_table'
 
 import ast
 import json
-import types
+import reprlib
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 
 from ..core.files import replacing
-from ..core.options import choose
+from ..core.options import choose, fits
 from ..data.folders import find_split
 from ..evaluation.evaluate import Evaluation, evaluate_case
 from ..evaluation.matching import Case, as_case
@@ -36,56 +36,36 @@ def find_recipe(name: str) -> Recipe:
     return choose(RECIPES, name, "recipe")
 
 
-def _fits_tuple(value: object, parts: Sequence) -> bool:
-    "Whether a value is a tuple of these types."
-    if not isinstance(value, tuple):
-        return False
-    kinds = [parts[0]] * len(value) if parts[-1] is ... else parts
-    return len(value) == len(kinds) and all(map(_fits, value, kinds))
-
-
-def _fits(value: object, kind: typing.Any) -> bool:
-    "Whether a value is of an annotated type; a whole number is a fine float."
-    parts = typing.get_args(kind)
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return any(_fits(value, part) for part in parts)
-    if typing.get_origin(kind) is tuple:
-        return _fits_tuple(value, parts)
-    if isinstance(value, bool):  # to Python, True is an int
-        return kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)
-
-
 def _literal(text: str) -> object:
     "A number, tuple, True, False or None as Python writes it; else the text itself."
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
     return tuple(value) if isinstance(value, list) else value
 
 
-def _value(record, name: str, text: str, change: str) -> object:
+def _value(record, name: str, text: str) -> object:
     "The value for a field, checked."
     inner, kind = getattr(record, name), typing.get_type_hints(type(record))[name]
     value = text if kind is str else _literal(text)
-    if _fits(value, kind):
+    if fits(value, kind):
         return value
     wanted = kind if typing.get_args(kind) else kind.__name__
     if is_dataclass(inner):
         wanted = ", ".join(f"{name}.{f.name}" for f in fields(inner))
-    raise ValueError(f"{change}: expected {wanted}, got {value!r}")
+    raise ValueError(f"expected {wanted}, got {reprlib.repr(value)}")
 
 
-def _changed(record, path: Sequence[str], text: str, change: str):
+def _changed(record, path: Sequence[str], text: str):
     "A copy of a record with the value at a path replaced."
-    name = choose({f.name: f.name for f in fields(record)}, path[0], f"in {change!r}, field")
+    name = choose({f.name: f.name for f in fields(record)}, path[0], "field")
     inner = getattr(record, name)
     if len(path) == 1:
-        return replace(record, **{name: _value(record, name, text, change)})
+        return replace(record, **{name: _value(record, name, text)})
     if not is_dataclass(inner):
-        raise ValueError(f"{change}: {name} is {inner!r} and has no parts")
-    return replace(record, **{name: _changed(inner, path[1:], text, change)})
+        raise ValueError(f"{name} is {inner!r} and has no parts")
+    return replace(record, **{name: _changed(inner, path[1:], text)})
 
 
 _FIXED = ("name", "published", "source", "confounds")
@@ -101,7 +81,10 @@ def override(recipe: Recipe, changes: Sequence[str]) -> Recipe:
         path, equals, text = change.partition("=")
         if not equals or path.strip().split(".")[0] in _FIXED:
             raise ValueError(f"{change!r}: expected NAME=VALUE, NAME not one of {', '.join(_FIXED)}")
-        recipe = _changed(recipe, path.strip().split("."), text.strip(), change)
+        try:
+            recipe = _changed(recipe, path.strip().split("."), text.strip())
+        except ValueError as error:
+            raise ValueError(f"{change}: {error}") from error
     return recipe
 
 

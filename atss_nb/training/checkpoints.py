@@ -6,12 +6,15 @@ __all__ = ['save_checkpoint', 'load_checkpoint', 'Log', 'read_log', 'write_log_t
 
 import csv
 import json
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ..core.files import replacing
+from ..core.errors import wrong
+from ..core.files import json_value, read_text, replacing
 from ..model.conversion import read_numbers
 
 
@@ -28,11 +31,17 @@ def save_checkpoint(path: str | Path, state: dict) -> None:
 
 def load_checkpoint(path: str | Path) -> dict:
     "Read a checkpoint onto the CPU. Raises `ValueError` where the file is not a checkpoint of this library."
-    state = read_numbers(path)
-    if not isinstance(state, dict) or not {"model", "config", "classes"} <= state.keys():
+    state: Any = read_numbers(path)
+    kinds = {"model": dict, "config": str, "classes": list}
+    if not isinstance(state, dict) or any(
+        not isinstance(state.get(key), kind) for key, kind in kinds.items()
+    ):
         raise ValueError(
             f"{path} is no checkpoint of atss_nb: expected the entries model, config and classes"
         )
+    names = state["classes"]
+    if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise ValueError(f"{path}: classes are {reprlib.repr(names)}; expected names, each once")
     return state
 
 
@@ -63,11 +72,13 @@ class Log:
 
 
 def read_log(path: str | Path) -> list[dict]:
-    "The rows of a log; a last line that was cut off by a crash is left out."
-    rows = []
-    for line in Path(path).read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            rows.append(json.loads(line))
+    "The rows of a log; a last line that was cut off by a crash is left out. LabelError with the line of another."
+    path, rows = Path(path), []
+    for line, text in enumerate(read_text(path).split("\n")[:-1], start=1):
+        row = json_value(text, path, line)
+        if not isinstance(row, dict) or not all(isinstance(row.get(key), int) for key in ("step", "epoch")):
+            raise wrong(path, line, text, "a row of a log, with step and epoch")
+        rows.append(row)
     return rows
 
 

@@ -165,8 +165,13 @@ def load_model(path: str | Path) -> tuple[nn.Module, TrainConfig, list[str]]:
     inside = [path / name for name in ("best.pt", "last.pt") if (path / name).exists()]
     if path.is_dir() and not inside:
         raise FileNotFoundError(f"{path}: expected a run folder with best.pt or last.pt")
-    state = load_checkpoint(inside[0] if inside else path)
-    config = TrainConfig.from_json(state["config"])
-    model = build_model(config.model, len(state["classes"]), pretrained=False)
-    model.load_state_dict(state.get("average", state["model"]))
+    path = inside[0] if inside else path
+    state = load_checkpoint(path)
+    config = TrainConfig.from_json(state["config"], path)
+    try:
+        model = build_model(config.model, len(state["classes"]), pretrained=False)
+        model.load_state_dict(state.get("average", state["model"]))
+    except Exception as error:  # PyTorch raises many kinds
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{path}: configuration and weights do not fit ({reason})") from error
     return model.eval(), config, state["classes"]

@@ -8,9 +8,12 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import torch
 
+from ..core.files import json_value
+from ..core.options import make_record
 from ..data.datasets import DetectionDataset, open_dataset
 from ..data.transforms import Compose, Photometric, RandomFlip, RandomQuarterTurn, RandomRotate, Resize
 from ..model.retinanet import ModelConfig
@@ -104,11 +107,13 @@ class TrainConfig:
             raise ValueError(f"ema is {self.ema}, expected a number in [0, 1), such as 0.998")
 
     @classmethod
-    def from_json(cls, text: str) -> "TrainConfig":
-        "The inverse of `to_json`."
-        values = json.loads(text)
-        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-        return cls(**values | lists | {"model": ModelConfig(**values["model"])})
+    def from_json(cls, text: str, place: str | Path = "configuration") -> "TrainConfig":
+        """The inverse of `to_json`. ValueError that names file, field and value.
+
+        Args:
+            place: the file that it is from, for errors
+        """
+        return make_record(cls, json_value(text, Path(place)), str(place))
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2)
