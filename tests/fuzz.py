@@ -319,9 +319,9 @@ def _image(home: Path, suffix: str, **options) -> Reader:
 
 def _overrides(home: Path) -> Reader:
     recipe = next(iter(RECIPES.values()))
-    (home / "changes").write_text(
-        "\n".join(line.replace(" = ", "=") for line in describe(recipe) if " = " in line)
-    )
+    lines = [re.sub("^([^=]+) = '?(.*?)'?$", r"\1=\2", line) for line in describe(recipe) if " = " in line]
+    kept = [line for line in lines if not line.startswith(("name=", "published", "source"))]
+    (home / "changes").write_text("\n".join(kept))
 
     def read(home: Path) -> None:
         for change in (home / "changes").read_text("utf-8", "replace").split("\n"):
@@ -329,6 +329,7 @@ def _overrides(home: Path) -> Reader:
                 override(recipe, [change])
             except ValueError as error:
                 assert change in str(error) or repr(change) in str(error)
+                raise ValueError(f"{home}: {error}") from error
 
     return Reader(home, read, ["changes"], ANY, share=0.2)
 
