@@ -41,6 +41,7 @@ lint: $(READY)
 gate: $(READY)
 	@echo "== Notebooks, package and README agree, and the notebooks are clean"
 	@$(BIN)/python tools/gate.py
+	@$(BIN)/python tools/architecture.py --check
 
 test-notebooks: $(READY)
 	@echo "== Notebooks"
@@ -69,6 +70,7 @@ format: $(READY)
 	@$(BIN)/python tools/docstrings.py
 	@$(BIN)/nbdev_clean
 	@$(BIN)/python tools/readme.py
+	@$(BIN)/python tools/architecture.py
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -304,7 +304,7 @@ def test_bad_predictions_are_named(change, message):
         (([], [], ["a"], "voc12"), "metric is 'voc12', expected one of area, voc07, coco101 for dota-devkit"),
         (([], [], ["a"], "area", [0.5, 1.5]), "iou_thresholds"),
         (([], [], ["a"], "area", []), "iou_thresholds"),
-        (([], [], ["a"], "area", [0.5], "voc"), "protocol is 'voc'"),
+        (([], [], ["a"], "area", [0.5], "voc"), "protocol='voc': expected one of 'dota-devkit'"),
         (
             ([], [], ["a"], "voc07", [0.5], "hrsc-voc12"),
             "metric is 'voc07', expected one of area for hrsc-voc12",

@@ -265,7 +265,7 @@ def test_the_rule_is_switched_and_the_scene_copied(view):
     code = view.root.get_attribute("data-copied")
     space = {}
     exec(code, space)
-    positives = int((space["found"].assignment.gt_index >= 0).sum())
+    positives = int((space["explanation"].assignment.gt_index >= 0).sum())
     assert view.text("[data-value=positives]") == f"{positives} positives"
 
 

@@ -66,6 +66,19 @@ def test_apart_is_exactly_zero(dtype):
     assert not box_iou_rotated(A[apart].to(dtype), B[apart].to(dtype), aligned=True).any()
 
 
+@both_precisions
+def test_a_gap_along_any_axis_is_exactly_zero(dtype):
+    "Neighbours in a small field: many miss each other by a little, along an axis of either box."
+    a, b = (some_boxes(3000, seed, 90.0) * torch.tensor([1, 1, 0.4, 0.4, 1.0]) for seed in (11, 12))
+    far = 1e-6 if dtype == torch.float64 else 1e-2
+    polygons = [shapely.polygons(obb2poly(t).numpy()) for t in (a, b)]
+    gap = shapely.distance(*polygons)
+    value = box_iou_rotated(a.to(dtype), b.to(dtype), aligned=True).numpy()
+    assert ((gap > far) & (gap < 10)).sum() > 200 and (gap == 0).sum() > 200
+    assert not value[gap > far].any()
+    assert (value[shapely.area(shapely.intersection(*polygons)) > 1] > 0).all()
+
+
 numbers = st.sampled_from([0.0, 1e-40, 1e-20, 1e-6, 1.0, math.pi / 2, 300.0, 1e6, 1e15])
 any_box = st.tuples(numbers, numbers, numbers, numbers, numbers)
 
@@ -205,6 +218,12 @@ def test_callable_from_other_compiled_code():
 
     for i in range(0, len(A), 500):
         assert twice(A[i].numpy(), B[i].numpy()) == pytest.approx(2 * PAIRS["inter"][i], rel=1e-9, abs=1e-9)
+
+
+def test_plain_python_on_two_boxes():
+    for i in range(0, len(A), 9):
+        area = overlap_area(*A[i].tolist(), *B[i].tolist())
+        assert area == pytest.approx(PAIRS["inter"][i], rel=1e-9, abs=1e-9)
 
 
 def test_memory_that_is_not_contiguous():

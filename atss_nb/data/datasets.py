@@ -111,7 +111,8 @@ class DetectionDataset(Dataset):
         known = [(o, one.name) for o, one in zip(objects, images, strict=True) if o is not None]
         self.dropped = [line for o, name in known for line in _drop_thin(o, name, self.classes, min_side)]
         kept = [i for i, o in enumerate(objects) if keep_empty or o is None or len(o["labels"])]
-        self.images, self._objects = [images[i].image for i in kept], [objects[i] for i in kept]
+        self.images: list = [images[i].image for i in kept]
+        self._objects = [objects[i] for i in kept]
         if self.dropped:
             warn(summary(f"{self.folder}, objects left out", self.dropped))
 

@@ -78,6 +78,7 @@ class TileSeam(Explorer, js="data"):
         super().__init__(boxes, image, title="tiles and seams", **settings)
 
     def respond(self, boxes: Tensor) -> dict:
+        "What each tile makes of the object, and what merging leaves. `ValueError` unless there is one box with an area."
         if len(boxes) != 1 or not (boxes[:, 2:4] > 0).all():
             raise ValueError(f"expected one object with an area, got {boxes.tolist()}")
         tiling = Tiling(self.style, self.size, self.gap, min_iof=self.min_iof, min_image_rate=0.0)
@@ -166,6 +167,7 @@ class TurnedImage(Explorer, js="data"):
         self.show_picture(_side_by_side(self._image, after))
 
     def respond(self, boxes: Tensor) -> dict:
+        "The box after the transform beside its corners moved as points. `ValueError` unless there is one box."
         if len(boxes) != 1:
             raise ValueError(f"the transforms show one object, not {len(boxes)}")
         size, left = self._image.shape[-2:], self._image.shape[-1] + _BETWEEN

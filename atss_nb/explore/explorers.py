@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 from traitlets import Bytes, Dict, List, TraitType, Unicode, link
 
+from ..core.images import read_pixels
 from ..geometry.boxes import check_boxes, hbb2obb, inside_margin
 from ..plots.images import LEVEL_COLORS, OUTCOMES, PALETTE
 
@@ -80,7 +81,9 @@ def _load_picture(
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"image: expected (H, W, 3) uint8, got {image.shape} {image.dtype}")
         return Image.fromarray(image)
-    return Image.open(io.BytesIO(image) if isinstance(image, bytes) else image).convert("RGB")
+    if isinstance(image, bytes):
+        return Image.open(io.BytesIO(image)).convert("RGB")
+    return Image.fromarray(read_pixels(image))
 
 
 def _encode(
@@ -169,9 +172,10 @@ class Explorer(anywidget.AnyWidget):
 
     @property
     def boxes(self) -> Tensor:
-        """
+        """The boxes of the scene. Raises `ValueError` where it holds none.
+
         Returns:
-            (G, 5) float64; raises `ValueError` where the scene holds none
+            (G, 5) cx, cy, w, h [px], angle [rad], float64
         """
         return _read_boxes(self.scene.get("boxes", []))
 

@@ -113,6 +113,7 @@ class OverlapWalk(Explorer, js="walk"):
         super().__init__(boxes, title="overlap walk", extent=[340, 440], **settings)
 
     def respond(self, boxes: Tensor) -> dict:
+        "The edges of the walk with their areas, the union, and the gradient of the IoU. `ValueError` unless there are two boxes."
         if len(boxes) != 2:
             raise ValueError(f"the walk needs two boxes, not {len(boxes)}")
         (a, b), (iou, slopes) = boxes, _iou_slopes(*boxes)
@@ -226,6 +227,7 @@ class AngleDial(Explorer, js="dial"):
         super().__init__(boxes, title="angle dial", extent=[440, 440], scene={"turn": 20}, **settings)
 
     def respond(self, boxes: Tensor) -> dict:
+        "The name of the box in each convention, and each loss along a turn. `ValueError` unless there is one box."
         if len(boxes) != 1:
             raise ValueError(f"the dial shows one box, not {len(boxes)}")
         box, definition = boxes[0], self.definition

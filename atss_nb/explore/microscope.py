@@ -122,7 +122,7 @@ def _thresholds(
     g: int,  # ground truth
 ) -> list[dict]:  # x, label; the last one is what a positive needs
     "The lines that a rule draws through the IoUs of a ground truth's candidates."
-    if isinstance(rule, ATSS):
+    if explanation.mean is not None and explanation.threshold is not None:  # those of ATSS
         mean, threshold = explanation.mean[g], explanation.threshold[g]
         return [{"x": mean, "label": "mean"}, {"x": threshold, "label": "threshold: mean + std"}]
     if isinstance(rule, MaxIoU):
@@ -220,15 +220,18 @@ class Microscope(Explorer, js="microscope"):
 
     @property
     def grid(self) -> AnchorGrid:
+        "The pyramid of the settings."
         return AnchorGrid((8, 16, 32, 64, 128), self.scale, self.sizes, tuple(self.ratios), self.offset)
 
     @property
     def assigner(self) -> ATSS | MaxIoU | CenterSampling:
+        "The rule that is chosen on the page."
         if self.rule == "ATSS":
             return ATSS(self.k)
         return MaxIoU() if self.rule == "MaxIoU" else CenterSampling()
 
     def respond(self, boxes: Tensor) -> dict:
+        "The candidates, the counts, the numbers of each object, and the scene as a program."
         seen, anchors = hbb2obb(obb2hbb(boxes)) if self.upright else boxes, self.grid(self.extent)
         explanation = self.assigner.explain(anchors, seen)
         objects, g = _object_rows(explanation, self.assigner), self.scene.get("selected", 0)

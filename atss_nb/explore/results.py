@@ -76,6 +76,7 @@ class Suppression(Explorer, js="results"):
         super().__init__(boxes, title="suppression", extent=[320, 400], scene=scene, **settings)
 
     def respond(self, boxes: Tensor) -> dict:
+        "For each box its score, whether it stays, and which box suppresses it."
         scores, soft = _scene_scores(self.scene, len(boxes)), self.mode == "soft"
         rows = _softened(boxes, scores) if soft else _suppressors(boxes, scores, self.threshold)
         return {"rows": rows, "soft": soft, "threshold": self.threshold}
@@ -149,6 +150,7 @@ class PrecisionRecall(Explorer, js="results"):
         super().__init__(everything, title="precision and recall", scene=scene, **settings)
 
     def respond(self, boxes: Tensor) -> dict:
+        "The ranked detections, the curve, its envelope and the average precision."
         count, scores = self.scene["truths"], _scene_scores(self.scene, len(boxes))
         label = torch.zeros(len(boxes), dtype=torch.int64)
         target = {"boxes": boxes[:count], "labels": label[:count]}
@@ -220,11 +222,12 @@ class TrainingPlayer(Explorer, js="results"):
         super().__init__(torch.zeros(0, 5), image, [self._play], scene, title="training player", **settings)
 
     def go(self, epoch: int) -> None:
-        "Show an epoch."
+        "Show the predictions of an epoch."
         if self.scene.get("epoch") != epoch:
             self.scene = self.scene | {"epoch": epoch, "view": "python"}
 
     def respond(self, boxes: Tensor) -> dict:
+        "Predictions, positive anchors and counts of the chosen epoch. `ValueError` where no epoch was recorded."
         if not self._rows:
             raise ValueError(self._lost or "the run has recorded no epoch yet")
         outcomes = [_epoch_outcome(self._truth, row, self.score) for row in self._rows]

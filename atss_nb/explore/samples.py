@@ -70,9 +70,11 @@ class AnchorTiling(Explorer, js="tiling"):
 
     @property
     def grid(self) -> AnchorGrid:
+        "The pyramid of the settings."
         return AnchorGrid(_STRIDES, self.scale, self.sizes, tuple(self.ratios), self.offset)
 
     def respond(self, boxes: Tensor) -> dict:
+        "The levels, the anchors of the nearest cell, and the best of all. `ValueError` unless there is one box."
         if len(boxes) != 1:
             raise ValueError(f"the tiling compares one object, not {len(boxes)}")
         anchors = self.grid(self.extent)
@@ -126,6 +128,7 @@ class BoxCoder(Explorer, js="coder"):
         super().__init__(boxes, title="box coder", extent=[320, 384], **settings)
 
     def respond(self, boxes: Tensor) -> dict:
+        "The five deltas, those with errors, and the box that they decode to. `ValueError` unless there are two boxes."
         if len(boxes) != 2:
             raise ValueError(f"the coder needs an anchor and an object, not {len(boxes)} boxes")
         (anchor, box), coder = boxes, _CODERS[self.coder]

@@ -118,7 +118,9 @@ def write_geojson(path: str | Path, detections: Detections) -> None:
     Args:
         detections: whose source is the GeoTIFF
     """
-    transform, crs = image_place(detections.source)
+    if not isinstance(detections.source, str | Path):
+        raise ValueError(f"{detections.image_id}: expected the file that the image came from, got none")
+    transform, crs = image_place(Path(detections.source))
     _write(path, json.dumps(detections.to_geojson(transform, crs.to_string()), allow_nan=False))
 
 

@@ -13,6 +13,7 @@ class SecondStage:
 
     Attributes:
         oriented: proposals are turned boxes; False: upright ones
+        rpn_samples: anchors per image that the proposals are learnt from, at most half of them objects
         proposals: kept per image
         proposal_nms: IoU above which the lower score goes, level by level
         size: cells per side that a proposal is cut into
@@ -25,9 +26,7 @@ class SecondStage:
     """
 
     oriented: bool = False
-    rpn_samples: int = (
-        256  # anchors per image that the proposals are learnt from, at most half of them objects
-    )
+    rpn_samples: int = 256
     proposals: int = 2000
     proposal_nms: float = 0.7
     size: int = 7

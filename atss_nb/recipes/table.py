@@ -23,6 +23,7 @@ class Data:
         test: split that is scored; DOTA's has no public labels
         tiling: None: whole images
         keep_empty: learn from images without objects
+        hardest: difficulty up to which objects are learnt, as the source does; harder ones are background
         fit: how a polygon becomes a box, as in poly2obb
     """
 
@@ -33,9 +34,7 @@ class Data:
     test: str = "test"
     tiling: Tiling | None = field(default_factory=lambda: Tiling(cut_difficulty=None))
     keep_empty: bool = False
-    hardest: int = (
-        1  # difficulty up to which objects are learnt, as the source does; harder ones are background
-    )
+    hardest: int = 1
     fit: str = "min_area"
 
 

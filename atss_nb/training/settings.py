@@ -6,6 +6,7 @@ __all__ = ['TrainConfig', 'suggest_size', 'suggest_strides', 'suggest_epochs', '
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -110,6 +111,7 @@ class TrainConfig:
         return cls(**values | lists | {"model": ModelConfig(**values["model"])})
 
     def to_json(self) -> str:
+        "The settings as JSON that `from_json` reads."
         return json.dumps(asdict(self), indent=2)
 
 
@@ -163,7 +165,7 @@ def open_split(config: TrainConfig, name: str, augment: bool = False) -> Detecti
     Args:
         name: "train", "val" or "test"
     """
-    steps = [Resize(config.size)] if config.size else []
+    steps: list[Callable] = [Resize(config.size)] if config.size else []
     if augment:
         angle = config.model.angle
         steps += [RandomRotate(angle, config.rotate)] if config.rotate else []
