@@ -77,23 +77,18 @@ def write_found(folder: Path, predictions: list, formats: list[str], score: floa
         score: what becomes a DOTA label, which has no score, at least
     """
     from atss_nb.evaluation.task1 import write_task1
-    from atss_nb.inference.outputs import (
-        write_dota_labels,
-        write_geojson,
-        write_predictions_csv,
-        write_predictions_json,
-    )
+    from atss_nb.inference import outputs
 
     writers = {
         "task1": lambda: write_task1(folder, predictions),
-        "json": lambda: write_predictions_json(folder / "predictions.json", predictions),
-        "csv": lambda: write_predictions_csv(folder / "predictions.csv", predictions),
-        "dota": lambda: write_dota_labels(folder / "labelTxt", [p.above(score) for p in predictions]),
+        "json": lambda: outputs.write_predictions_json(folder / "predictions.json", predictions),
+        "csv": lambda: outputs.write_predictions_csv(folder / "predictions.csv", predictions),
+        "dota": lambda: outputs.write_dota_labels(folder / "labelTxt", [p.above(score) for p in predictions]),
     }
     for name in formats:
         if name == "geojson":
             for p in predictions:
-                write_geojson(folder / f"{p.image_id}.geojson", p)
+                outputs.write_geojson(folder / f"{p.image_id}.geojson", p)
         else:
             writers[name]()
 
