@@ -261,8 +261,9 @@ def read_merged(
     """
     places = read_places(tiles) if tiles else None
     if isinstance(results, str | Path):
-        detected: Collection[str] = task1_files(results)
-        parts = [d for path in detected.values() for d in read_tile_detections(path, places)]
+        files = task1_files(results)
+        detected: Collection[str] = files.keys()
+        parts = [d for path in files.values() for d in read_tile_detections(path, places)]
         merged = merge_images(parts, iou_threshold=iou_threshold)
     else:
         check_image_ids([d.image_id for d in results])

@@ -129,6 +129,8 @@ def keep_best(
     if nms not in ("polygon", "rotated") or not 0 <= iou_threshold <= 1:
         raise ValueError(f"expected nms polygon or rotated, IoU 0 to 1, got {nms!r} and {iou_threshold}")
     d, shapes = detections, _with_last_pixel(detections) if last_pixel else detections
+    if d.scores is None:
+        raise ValueError(f"{d.image_id or 'detections'}: no scores; expected what a detector found")
     if nms == "polygon":
         columns = shapes.polygons.numpy(), d.scores.numpy(), d.labels.numpy()
         return d[batched_nms_polygons(*columns, iou_threshold)]
