@@ -14,16 +14,11 @@ INDEX = NBS / "index.ipynb"
 HEADER = "<!-- Generated from nbs/index.ipynb by tools/readme.py: edit the notebook. -->\n"
 
 
-def from_root(text: str) -> str:
-    "Markdown of the notebook with its links seen from the root."
-    return re.sub(r"\]\((?!\w+:|#)(\.\./)?", lambda link: "](" if link[1] else "](nbs/", text)
-
-
 def output_text(output: dict) -> str:
     "The Markdown of one stored output; pictures are linked from the prose, so they are left out here."
     data = output.get("data", {})
     if "text/markdown" in data:
-        return from_root("".join(data["text/markdown"])) + "\n"
+        return "".join(data["text/markdown"]) + "\n"
     text = "".join(output.get("text", data.get("text/plain", [])))
     if not text or "image/png" in data:
         return ""
@@ -38,7 +33,7 @@ def cell_text(cell: dict) -> list[str]:
     if any(flag.split()[1] == "hide" for flag in flags) or not code.strip():
         return []
     if cell["cell_type"] == "markdown":
-        return [from_root(code) + "\n"]
+        return [re.sub(r"\]\((?!\w+:|#)(\.\./)?", lambda link: "](" if link[1] else "](nbs/", code) + "\n"]
     shown = [] if any("echo: false" in flag for flag in flags) else [f"```python\n{code}\n```\n"]
     return shown + [text for output in cell["outputs"] if (text := output_text(output))]
 
