@@ -61,6 +61,19 @@ def test_no_area_no_overlap(dtype):
 
 
 @both_precisions
+@pytest.mark.parametrize("mode", ["iou", "iof"])
+def test_no_area_no_gradient(dtype, mode):
+    flat = torch.tensor(
+        [[5, 5, 0, 9, 0.3], [5, 5, 9, 0, 0.3], [5, 5, 0, 0, 0], [5, 5, 0, 9, 0.3]], dtype=dtype
+    )
+    other = torch.tensor([[5, 5, 9, 9, 0.1]] * 3 + [[5, 5, 0, 9, 0.3]], dtype=dtype)
+    for a, b in ((flat, other), (other, flat)):
+        sides = [t.clone().requires_grad_() for t in (a, b)]
+        for grad in torch.autograd.grad(box_iou_rotated(*sides, mode, aligned=True).sum(), sides):
+            assert not grad.any()
+
+
+@both_precisions
 def test_apart_is_exactly_zero(dtype):
     apart = np.isin(PAIRS["category"], ["disjoint_far"])
     assert not box_iou_rotated(A[apart].to(dtype), B[apart].to(dtype), aligned=True).any()
