@@ -5,7 +5,7 @@ from .data.detections import Detections as Detections
 from .evaluation.evaluate import evaluate as evaluate
 from .explore.microscope import Microscope as Microscope
 from .geometry.boxes import AngleDef as AngleDef
-from .geometry.boxes import convert as convert
+from .geometry.conventions import convert as convert
 from .geometry.boxes import hbb2obb as hbb2obb
 from .geometry.boxes import obb2hbb as obb2hbb
 from .geometry.boxes import obb2poly as obb2poly

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from atss_nb.cli.main import main
 from atss_nb.core.errors import LabelError
-from atss_nb.evaluation.breakdown import MEASURES, _matching, _weighted_means, analyse, bootstrap, evaluate_by
+from atss_nb.evaluation.breakdown import MEASURES, _matching, _weighted_means, analyze, bootstrap, evaluate_by
 from atss_nb.evaluation.errors import ERRORS, best_f1, confusion_matrix, error_types
 from atss_nb.evaluation.evaluate import IOU_THRESHOLDS, evaluate
 from atss_nb.evaluation.matching import as_case
@@ -161,7 +161,7 @@ def test_nothing_has_an_analysis():
     empty = {"boxes": np.zeros((0, 5)), "labels": np.zeros(0, int)}
     for sides in (([], []), ([empty | {"scores": np.zeros(0)}], [empty])):
         for protocol in ("dota-devkit", "mmrotate", "hrsc-voc07", "hrsc-voc12"):
-            told = analyse(as_case(*sides, NAMES), protocol=protocol, samples=3).to_dict()
+            told = analyze(as_case(*sides, NAMES), protocol=protocol, samples=3).to_dict()
             assert told["AP50"] is None and told["intervals"] == {}
             json.dumps(told, allow_nan=False)
 
@@ -176,11 +176,11 @@ def test_coco_is_judged_by_upright_boxes():
     pytest.importorskip("faster_coco_eval")
     sides, kept = crowd(3, 60), {"metric": "area", "protocol": "mmrotate"}
     turned, upright = as_case(*sides, NAMES), as_case(*map(uprighted, sides), NAMES)
-    told = analyse(turned, protocol="coco", samples=5)
+    told = analyze(turned, protocol="coco", samples=5)
     assert told.errors.counts == error_types(upright, **kept).counts != error_types(turned, **kept).counts
     assert (told.confusion == confusion_matrix(upright, protocol="mmrotate")).all()
     assert told.to_dict()["intervals"].keys() == {"AP50", "AP75", "mAP"} and len(told.protocols) == 7
-    assert "COCO" in told.notes[0] and not analyse(turned, samples=2).notes
+    assert "COCO" in told.notes[0] and not analyze(turned, samples=2).notes
 
 
 def test_our_verdicts_are_close_to_cocos():

@@ -117,7 +117,8 @@ def demo(
     with _stage("1/3 drawing scenes", seconds):
         classes = _draw(out / "data", {"train": train_scenes, "test": test_scenes}, size, seed)
     with _stage("2/3 training", seconds):
-        config = TrainConfig(str(out / "data"), **({"classes": classes, "seed": seed} | _SETTINGS | changes))
+        settings: dict[str, Any] = {"classes": classes, "seed": seed, **_SETTINGS, **changes}
+        config = TrainConfig(str(out / "data"), **settings)
         test = open_split(config, "test")
         train(config, out, watch=watch_image(out, test, _busiest(test)))
         if load_checkpoint(out / "last.pt")["epochs"] < config.epochs:

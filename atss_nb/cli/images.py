@@ -85,10 +85,13 @@ def write_found(folder: Path, predictions: list, formats: list[str], score: floa
         "json": lambda: write_json(folder / "predictions.json", predictions),
         "csv": lambda: write_csv(folder / "predictions.csv", predictions),
         "dota": lambda: write_dota_labels(folder / "labelTxt", [p.above(score) for p in predictions]),
-        "geojson": lambda: [write_geojson(folder / f"{p.image_id}.geojson", p) for p in predictions],
     }
     for name in formats:
-        writers[name]()
+        if name == "geojson":
+            for p in predictions:
+                write_geojson(folder / f"{p.image_id}.geojson", p)
+        else:
+            writers[name]()
 
 
 def _predict(args: argparse.Namespace) -> None:

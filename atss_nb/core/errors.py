@@ -52,10 +52,10 @@ class collecting:  # noqa: N801  used like a function; a generator would cost as
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind, error, trace) -> bool:
-        noted = self.problems is not None and isinstance(error, LabelError)
-        if noted:
-            self.problems.append(str(error))
-        return noted
+        if self.problems is None or not isinstance(error, LabelError):
+            return False
+        self.problems.append(str(error))
+        return True
 
 
 def summary(title: str, items: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -119,7 +119,7 @@ def fit_to(annotation: Detections, form: Format) -> tuple[Detections, Counter]:
     return fitted, +lost  # without zeros
 
 
-def _keep(texts: dict[str, str], pattern: re.Pattern | None, what: str, lost: Counter) -> dict[str, str]:
+def _keep(texts: Mapping[str, str], pattern: re.Pattern | None, what: str, lost: Counter) -> dict[str, str]:
     gone = [key for key in texts if not (pattern and pattern.fullmatch(key))]
     lost.update(f"{what} {key!r}" for key in gone)
     return {key: text for key, text in texts.items() if key not in gone}
@@ -149,8 +149,9 @@ def _fits(name: str, allowed: re.Pattern | Collection[str] | None) -> bool:
 def _check_names(data: LabelledSet, format: str) -> None:
     "Every class must have a name that the format can hold."
     allowed = find_format(format).names
-    fixed = not isinstance(allowed, re.Pattern)
-    expected = f"one of {', '.join(allowed or ())}" if fixed else "names without spaces"
+    expected = (
+        "names without spaces" if isinstance(allowed, re.Pattern) else f"one of {', '.join(allowed or ())}"
+    )
     for one in data.images:
         for name in set(one.annotation.names if one.annotation else ()):
             if not _fits(name, allowed):
@@ -174,6 +175,7 @@ def _prepare(one: LabelledImage, form: Format, lost: Counter) -> LabelledImage:
 
 
 def _put_image(one: LabelledImage, target: Path, how: str) -> None:
+    assert one.image is not None, "an image to put"
     target = target.with_name(f"{one.name}{one.image.suffix}")
     if target.exists():
         raise ValueError(f"{one.image}: {target} exists already; expected names that differ between splits")

@@ -7,7 +7,7 @@ __all__ = ['Detection', 'Detections']
 import copy
 import math
 import pkgutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -269,7 +269,7 @@ class Detections:
         cls,
         polygons: np.ndarray | Tensor | Sequence,
         names: Sequence[str],
-        classes: Sequence[str] | None = None,
+        classes: Collection[str] | None = None,
         **fields,
     ) -> "Detections":
         """Of outlines; ValueError for a name that is not among the classes.
@@ -287,7 +287,7 @@ class Detections:
 
     @classmethod
     def from_rows(
-        cls, rows: Iterable[Detection], classes: Sequence[str] | None = None, **fields
+        cls, rows: Iterable[Detection], classes: Collection[str] | None = None, **fields
     ) -> "Detections":
         """Of single objects, such as a parser finds them, or a loop has chosen them.
 

@@ -47,6 +47,7 @@ class Report:
     warnings: dict[str, list[str]] = field(default_factory=dict)
 
     def to_json(self) -> str:
+        "The whole report, and whether it is without errors."
         return json.dumps({**asdict(self), "ok": not self.errors}, indent=2, ensure_ascii=False)
 
     def text(self) -> str:
@@ -179,7 +180,7 @@ def _odd_names(data: LabelledSet) -> Iterator[tuple[str, str, str]]:  # severity
         names[one.split] |= set(one.annotation.names if one.annotation else ())
     spelled = Counter(name.lower() for name in set().union(*names.values()))
     yield from (("warnings", "two spellings", name) for name, n in spelled.items() if n > 1)
-    trained = names.get("train", names.get("trainval"))
+    trained = names.get("train", names.get("trainval", set()))
     for split in sorted(names.keys() & {"val", "test"}) if trained else ():
         for name in sorted(names[split] - trained):
             yield "warnings", "class never trained", f"{name}, in {split}"

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core.errors import collecting, wrong
 from ..core.files import as_number, plain, read_text, replacing
@@ -53,7 +54,7 @@ def parse_difficulty(path: Path, place: int | str, text: object) -> int:
     "0, 1 or 2, or LabelError."
     if isinstance(text, bool) or str(text) not in ("0", "1", "2"):
         raise wrong(path, place, text, "a difficulty of 0, 1 or 2")
-    return int(text)
+    return int(str(text))
 
 
 def _parse_object(
@@ -144,7 +145,7 @@ def write_dota(path: str | Path, labels: Detections) -> None:
         draft.write_text("".join(line + "\n" for line in lines), encoding="utf-8", newline="\n")
 
 
-def task1_line(image_id: str, score: float, poly: np.ndarray) -> str:
+def task1_line(image_id: str, score: float, poly: ArrayLike) -> str:
     """A detection as DOTA's server reads it.
 
     Args:

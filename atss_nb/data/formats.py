@@ -9,6 +9,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ..core.errors import collecting, listing
 from ..core.files import replacing
@@ -53,6 +56,7 @@ class Format:
 
     Attributes:
         looks: whether a folder looks like one
+        load: (root, classes, problems) -> images with annotations, names in the format's order or None
         save: (root, images with annotations, class names): writes labels, not images
         image: where an image goes, without suffix
         label: where its label file goes
@@ -65,9 +69,7 @@ class Format:
     """
 
     looks: Callable[[Path], bool]
-    load: (
-        Callable  # (root, classes, problems) -> images with annotations, names in the format's order or None
-    )
+    load: Callable
     save: Callable
     image: str
     label: str = ""
@@ -135,7 +137,7 @@ def _any(pattern: str) -> Callable[[Path], bool]:
 _HEADER_KEY = re.compile("[A-Za-z]+(?: [A-Za-z]+)*")
 _NO_SPACES = re.compile(r"\S+")
 _FULL = re.compile(".+", re.DOTALL)
-_XML = {"meta": XML_KEY, "attributes": XML_KEY}
+_XML: dict[str, Any] = {"meta": XML_KEY, "attributes": XML_KEY}
 
 _DOTA = _each(
     _any("labelTxt"), by_split, read_dota, write_dota, "{split}/images/{name}", "{split}/labelTxt/{name}.txt",
@@ -190,7 +192,7 @@ def _load_yolo(root: Path, classes, problems: list[str]):
     images, (names, _) = by_kind(root, problems), read_data_yaml(find_yaml(root)[0])
     for one in images:
         try:
-            if one.label is not None:
+            if one.label is not None and one.image is not None:
                 with collecting(problems):
                     one.annotation = read_yolo(one.label, names, image_size(one.image), classes, problems)
         except OSError as error:
@@ -261,8 +263,11 @@ def _load_coco(root: Path, classes, problems: list[str], boxes: bool):
 def _save_coco(root: Path, images: Sequence[LabelledImage], classes: Sequence[str], boxes: bool) -> None:
     (root / "annotations").mkdir(parents=True, exist_ok=True)
     for split in sorted({one.split for one in images}):
-        mine = [one for one in images if one.split == split and one.annotation is not None]
-        files = {one.image.name if one.image else f"{one.name}.png": one.annotation for one in mine}
+        files = {
+            one.image.name if one.image else f"{one.name}.png": one.annotation
+            for one in images
+            if one.split == split and one.annotation is not None
+        }
         write_coco(root / f"annotations/instances_{split or 'all'}.json", files, classes, boxes)
 
 
@@ -280,7 +285,7 @@ def _load_task1(root: Path, classes, problems: list[str]):
         with collecting(problems):
             check_name(path, "the file's name", name, classes)
             for _, image, score, corners in parse_task1(path, problems):
-                one = Detection(name, [corners[i : i + 2] for i in range(0, 8, 2)], score)
+                one = Detection(name, np.reshape(corners, (4, 2)), score)
                 objects.setdefault(image, []).append(one)
     known = {
         image: Detections.from_rows(rows, tuple(files), image_id=image) for image, rows in objects.items()

@@ -7,6 +7,7 @@ __all__ = ['parse_json', 'member', 'optional', 'outline', 'upright', 'read_label
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -132,7 +133,7 @@ def read_labelme(
     """
     check_classes(classes)
     path, objects = Path(path), []
-    root = parse_json(path)
+    root: Any = parse_json(path)
     for i, shape in enumerate(member(path, "", root, "shapes", list)):
         with collecting(problems):
             objects.append(_labelme_object(path, f"shapes[{i}]", shape, classes))
@@ -147,7 +148,7 @@ def read_labelme(
 def _apart(texts: Mapping[str, str]) -> tuple[dict[str, bool], dict]:  # flags, the rest
     "Texts back into flags and numbers."
     flags = {key[6:]: text == "true" for key, text in texts.items() if key.startswith("flags/")}
-    rest = {key: text for key, text in texts.items() if not key.startswith("flags/")}
+    rest: dict[str, Any] = {key: text for key, text in texts.items() if not key.startswith("flags/")}
     if rest.get("group_id", "").lstrip("-").isdigit():
         rest["group_id"] = int(rest["group_id"])
     return flags, rest

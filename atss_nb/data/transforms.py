@@ -8,6 +8,7 @@ __all__ = ['flip', 'quarter_turn', 'fit_scale', 'resize', 'rotate', 'RandomFlip'
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -67,8 +68,8 @@ def quarter_turn(image: Tensor, target: dict, turns: int, angle: AngleDef | str)
         image (C, H, W) or (C, W, H), target
     """
     for _ in range(turns):
-        height = image.shape[-2]
-        target = _move_boxes(target, lambda boxes, h=height: regularize(_quarter_boxes(boxes, h), angle))
+        turn = partial(_quarter_boxes, height=image.shape[-2])
+        target = _move_boxes(target, lambda boxes: regularize(turn(boxes), angle))  # noqa: B023  called at once
         image = image.rot90(-1, (-2, -1))
     return image, target
 

@@ -145,9 +145,10 @@ _SIZE = {"size/height", "size/width"}
 
 def _voc_size(path: Path, root: Node) -> tuple[int, int] | None:  # H, W
     "The image's size, where the file says it."
-    return next(
-        (tuple(int(number(path, s, side, 1)) for side in ("height", "width")) for s in root.all("size")), None
-    )
+    for size in root.all("size"):
+        height, width = (int(number(path, size, side, 1)) for side in ("height", "width"))
+        return height, width
+    return None
 
 
 def _read_voc(

@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from xml.sax import SAXException, SAXParseException
 from xml.sax.handler import ContentHandler
 
@@ -30,6 +31,7 @@ class Node:
     children: list["Node"] = field(default_factory=list)
 
     def all(self, tag: str) -> list["Node"]:
+        "The children with this tag, in their order."
         return [child for child in self.children if child.tag == tag]
 
 
@@ -38,7 +40,8 @@ class _Builder(ContentHandler):
 
     def __init__(self):
         super().__init__()
-        self.root, self.open, self.locator = None, [], None
+        self.root: Any = None  # the first Node that ends up here is the outermost
+        self.open, self.locator = [], None
 
     def setDocumentLocator(self, locator):  # noqa: N802 (the parser's name)
         self.locator = locator
@@ -71,7 +74,7 @@ def read_xml(path: Path, tag: str) -> Node:
     try:
         defusedxml.sax.parseString(path.read_bytes(), builder)
     except SAXParseException as error:
-        raise wrong(path, error.getLineNumber(), error.getMessage(), "well-formed XML") from None
+        raise wrong(path, error.getLineNumber() or 1, error.getMessage(), "well-formed XML") from None
     except DefusedXmlException as error:
         raise wrong(
             path, builder.line(), str(error), "XML that defines nothing and refers to nothing"

@@ -7,6 +7,7 @@ __all__ = ['read_data_yaml', 'read_yolo', 'write_yolo', 'write_data_yaml']
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from ..core.errors import collecting, wrong
@@ -64,7 +65,7 @@ def _parse_line(
         raise wrong(path, line, text, "coordinates as shares of the image's size, about 0 to 1")
     pixels = [round(value * side, 9) for value, side in zip(values, (w, h) * 4, strict=True)]
     score = _score(path, line, fields[9]) if len(fields) == 10 else None
-    return Detection(names[int(fields[0])], [pixels[i : i + 2] for i in range(0, 8, 2)], score)
+    return Detection(names[int(fields[0])], np.reshape(pixels, (4, 2)), score)
 
 
 def _score(path: Path, line: int, text: str) -> float:

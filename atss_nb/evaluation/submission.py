@@ -23,7 +23,7 @@ def _simple(poly: np.ndarray) -> bool:  # (4, 2)
     "Whether an outline turns the same way at each corner, or has at most one dent; and has an area."
     edges = np.roll(poly, -1, 0) - poly
     turns = edges[:, 0] * np.roll(edges[:, 1], -1) - edges[:, 1] * np.roll(edges[:, 0], -1)
-    return quad_iou([poly], [poly])[0, 0] > 0.999 and min((turns > 0).sum(), (turns < 0).sum()) < 2
+    return quad_iou(poly[None], poly[None])[0, 0] > 0.999 and min((turns > 0).sum(), (turns < 0).sum()) < 2
 
 
 def _check_line(path: Path, line: int, image: str, score: float, corners: Sequence[float], images) -> None:
@@ -108,13 +108,14 @@ def _checked(path: Path, images: set[str] | None) -> list[tuple[str, float, list
 
 
 def _notes(lines: dict, files: dict[str, Path], images: set[str] | None) -> list[str]:
-    rows = [row for found in lines.values() for row in found]
+    rows = [row for detections in lines.values() for row in detections]
     rounded = len(rows) > 20 and all(round(score, 2) == score for _, score, _ in rows)
     absent = [name for name in lines if name not in files]
-    silent = len(images - {image for image, *_ in rows}) if images else 0
     notes = [f"no Task1 file, an empty one was added: {', '.join(absent)}"] if absent else []
     notes += ["all scores have two decimals at most: rounded scores tie, and cost points"] if rounded else []
-    return notes + ([f"{silent} of {len(images)} images have no detection"] if silent else [])
+    if images and (silent := len(images - {image for image, *_ in rows})):
+        notes.append(f"{silent} of {len(images)} images have no detection")
+    return notes
 
 
 def write_submission(path: str | Path, submission: Submission) -> None:
@@ -127,7 +128,7 @@ def write_submission(path: str | Path, submission: Submission) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, rows in submission.lines.items():
-            text = "".join(task1_line(image, score, corners) for image, score, corners in rows)
+            text = "".join(task1_line(image, score, np.array(corners)) for image, score, corners in rows)
             archive.writestr(zipfile.ZipInfo(f"Task1_{name}.txt"), text, zipfile.ZIP_DEFLATED)
 
 

@@ -209,13 +209,13 @@ class ResultFiles:
 
     @property
     def case(self) -> Case:
-        "For `analyse` and its parts."
+        "For `analyze` and its parts."
         return Case(self.dets, self.gts, len(self.image_ids), self.classes)
 
     def evaluate(
         self, metric: str | None = None, iou_thresholds=IOU_THRESHOLDS, protocol: str = "dota-devkit"
     ) -> Evaluation:
-        "As `evaluate`."
+        "Average precision of the files, by the rules of `evaluate`."
         return evaluate_case(self.case, metric, iou_thresholds, protocol)
 
 

@@ -122,7 +122,7 @@ def _thresholds(
     g: int,  # ground truth
 ) -> list[dict]:  # x, label; the last one is what a positive needs
     "The lines that a rule draws through the IoUs of a ground truth's candidates."
-    if isinstance(rule, ATSS):
+    if explanation.mean is not None and explanation.threshold is not None:  # those of ATSS
         mean, threshold = explanation.mean[g], explanation.threshold[g]
         return [{"x": mean, "label": "mean"}, {"x": threshold, "label": "threshold: mean + std"}]
     if isinstance(rule, MaxIoU):
@@ -225,7 +225,7 @@ class Microscope(Explorer, js="microscope"):
 
     @property
     def assigner(self) -> ATSS | MaxIoU | CenterSampling:
-        "The chosen rule."
+        "The rule that is chosen on the page."
         if self.rule == "ATSS":
             return ATSS(self.k)
         return MaxIoU() if self.rule == "MaxIoU" else CenterSampling()

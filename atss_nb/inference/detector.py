@@ -104,7 +104,7 @@ class Detector:
         changes = {"score_threshold": score, "nms_threshold": nms, "max_detections": max_detections}
         model, size = _with_thresholds(self.model, **changes), self.size if size is None else size
         options |= {"precision": precision} | ({} if nms is None else {"nms_threshold": nms})
-        detections = predict(model, pixels, self.classes, size, **options)
+        detections: list = predict(model, pixels, self.classes, size, **options)
         return detections[0] if one else detections
 
 

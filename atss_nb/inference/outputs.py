@@ -125,7 +125,9 @@ def write_geojson(path: str | Path, prediction: Prediction) -> None:
     Args:
         prediction: its source is the GeoTIFF
     """
-    transform, crs = image_place(prediction.source)
+    if not isinstance(prediction.source, str | Path):
+        raise ValueError(f"{prediction.image_id}: expected the file that the image came from, got none")
+    transform, crs = image_place(Path(prediction.source))
     features = [_feature(one, transform) for one in objects(prediction)]
     name = crs.to_string()
     system = {"type": "name", "properties": {"name": name.replace("EPSG:", "urn:ogc:def:crs:EPSG::")}}

@@ -131,7 +131,7 @@ def _postprocess(
     scores = logits.softmax(1)[:, :-1]
     row, label = (scores > config.score_threshold).nonzero(as_tuple=True)
     score = scores[row, label]
-    boxes = coder.decode(proposals[row], _of_class(deltas[row], label), tuple(size))
+    boxes = coder.decode(proposals[row], _of_class(deltas[row], label), size)
     kept = batched_nms_rotated(boxes, score, label, config.nms_threshold)[: config.max_detections]
     return {"boxes": regularize(boxes[kept], config.angle), "scores": score[kept], "labels": label[kept]}
 

@@ -4,7 +4,7 @@
 
 __all__ = ['BOX_LOSSES', 'loss_pair', 'retinanet_losses', 'postprocess', 'RetinaNet', 'build_assigner', 'build_model']
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -146,7 +146,7 @@ def postprocess(
     scores, sizes = outputs.logits.sigmoid(), [level.count for level in anchors.levels]
     anchor, label = _top_candidates(scores, sizes, config.score_threshold, config.pre_nms)
     score = scores[anchor, label]
-    boxes = coder.decode(anchors.boxes[anchor], outputs.deltas[anchor], tuple(size))
+    boxes = coder.decode(anchors.boxes[anchor], outputs.deltas[anchor], size)
     if outputs.centerness is not None:
         score = (score * outputs.centerness[anchor].sigmoid()).sqrt()
     kept = batched_nms_rotated(boxes, score, label, config.nms_threshold)[: config.max_detections]
@@ -199,7 +199,7 @@ class RetinaNet(nn.Module):
         anchors = self.anchor_grid(batch.shape[-2:], device)
         with autocast(device, "float32"):
             outputs = outputs.float()
-            if self.training:
+            if targets is not None and self.training:
                 matched = self.anchor_targets(targets, batch.shape[-2:])
                 return retinanet_losses(outputs, anchors, matched, self.coder, self.config, hooks)
             return [
@@ -229,7 +229,8 @@ def _atss(config: ModelConfig) -> ATSS:
 
 
 def _max_iou(config: ModelConfig) -> MaxIoU:
-    return MaxIoU(*config.max_iou)
+    positive, negative, least = config.max_iou
+    return MaxIoU(positive, negative, least)
 
 
 def _center(config: ModelConfig) -> CenterSampling:
@@ -237,8 +238,15 @@ def _center(config: ModelConfig) -> CenterSampling:
     return CenterSampling(ranges=tuple(zip(ends[:-1], ends[1:], strict=True)))
 
 
-_ASSIGNERS = {"atss": _atss, "max_iou": _max_iou, "center": _center}
-_CODERS = {"box": DeltaXYWHA.preset, "point": lambda angle: DistanceLTRB(angle, in_sides=True)}
+_ASSIGNERS: dict[str, Callable[[ModelConfig], ATSS | MaxIoU | CenterSampling]] = {
+    "atss": _atss,
+    "max_iou": _max_iou,
+    "center": _center,
+}
+_CODERS: dict[str, Callable] = {
+    "box": DeltaXYWHA.preset,
+    "point": lambda angle: DistanceLTRB(angle, in_sides=True),
+}
 
 
 def build_assigner(config: ModelConfig) -> ATSS | MaxIoU | CenterSampling:

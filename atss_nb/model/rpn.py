@@ -169,6 +169,6 @@ def propose(
         kept.append(order + v.start)
         level.append(torch.full_like(order, n))
     kept, level = torch.cat(kept), torch.cat(level)
-    boxes = coder.decode(anchors.boxes[kept], _five(outputs.deltas[kept]), tuple(size))
+    boxes = coder.decode(anchors.boxes[kept], _five(outputs.deltas[kept]), size)
     best = batched_nms_rotated(boxes, outputs.logits[kept], level, config.second_stage.proposal_nms)
     return boxes[best[: config.second_stage.proposals]]

@@ -213,7 +213,7 @@ class LateCheck:
     "`check_finite` for a GPU: called alike, it takes notes; `verify` raises."
 
     def __init__(self):
-        self.notes = []
+        self.notes: list[tuple[Tensor, str, Tensor | None, Tensor | None]] = []
 
     def __call__(
         self, values: Tensor, name: str, images: Tensor | None = None, objects: Tensor | None = None

@@ -7,14 +7,13 @@ __all__ = ['recipe_names', 'find_recipe', 'override', 'describe', 'recipe_table'
 
 import ast
 import json
-import types
-import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 
 from ..core.files import replacing
 from ..core.options import choose
+from ..core.records import ConfigError
 from ..data.folders import find_split
 from ..evaluation.evaluate import Evaluation, evaluate_case
 from ..evaluation.matching import Case, as_case
@@ -36,26 +35,6 @@ def find_recipe(name: str) -> Recipe:
     return choose(RECIPES, name, "recipe")
 
 
-def _fits_tuple(value: object, parts: Sequence) -> bool:
-    "Whether a value is a tuple of these types."
-    if not isinstance(value, tuple):
-        return False
-    kinds = [parts[0]] * len(value) if parts[-1] is ... else parts
-    return len(value) == len(kinds) and all(map(_fits, value, kinds))
-
-
-def _fits(value: object, kind: typing.Any) -> bool:
-    "Whether a value is of an annotated type; a whole number is a fine float."
-    parts = typing.get_args(kind)
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return any(_fits(value, part) for part in parts)
-    if typing.get_origin(kind) is tuple:
-        return _fits_tuple(value, parts)
-    if isinstance(value, bool):  # to Python, True is an int
-        return kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)
-
-
 def _literal(text: str) -> object:
     "A number, tuple, True, False or None as Python writes it; else the text itself."
     try:
@@ -65,27 +44,29 @@ def _literal(text: str) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _value(record, name: str, text: str, change: str) -> object:
-    "The value for a field, checked."
-    inner, kind = getattr(record, name), typing.get_type_hints(type(record))[name]
-    value = text if kind is str else _literal(text)
-    if _fits(value, kind):
-        return value
-    wanted = kind if typing.get_args(kind) else kind.__name__
-    if is_dataclass(inner):
-        wanted = ", ".join(f"{name}.{f.name}" for f in fields(inner))
-    raise ValueError(f"{change}: expected {wanted}, got {value!r}")
+def _with(record, name: str, value: object, change: str):
+    "A copy of a record with one value replaced."
+    inner = getattr(record, name)
+    if is_dataclass(inner) and not (value is None or is_dataclass(value)):
+        raise ValueError(
+            f"{change}: expected {', '.join(f'{name}.{f.name}' for f in fields(inner))}, got {value!r}"
+        )
+    try:
+        return replace(record, **{name: value})
+    except ConfigError as error:
+        raise ConfigError(f"{change}: {error}") from None
 
 
 def _changed(record, path: Sequence[str], text: str, change: str):
     "A copy of a record with the value at a path replaced."
-    name = choose({f.name: f.name for f in fields(record)}, path[0], f"in {change!r}, field")
+    kinds = {f.name: f.type for f in fields(record)}
+    choose({name: name for name in kinds}, name := path[0], f"in {change!r}, field")
     inner = getattr(record, name)
     if len(path) == 1:
-        return replace(record, **{name: _value(record, name, text, change)})
+        return _with(record, name, text if kinds[name] is str else _literal(text), change)
     if not is_dataclass(inner):
         raise ValueError(f"{change}: {name} is {inner!r} and has no parts")
-    return replace(record, **{name: _changed(inner, path[1:], text, change)})
+    return _with(record, name, _changed(inner, path[1:], text, change), change)
 
 
 _FIXED = ("name", "published", "source", "confounds")
@@ -139,7 +120,7 @@ def train_config(recipe: Recipe, data: str | Path) -> TrainConfig:
     """
     d, o, t, s = recipe.data, recipe.optimizer, recipe.transforms, recipe.schedule
     return TrainConfig(
-        str(data), recipe.model, d.format, d.classes, keep_empty=d.keep_empty, hardest=d.hardest, train_split=d.train,
+        str(data), recipe.model, d.format, d.classes, keep_empty=d.keep_empty, max_difficulty=d.max_difficulty, train_split=d.train,
         val_split=d.test, fit=d.fit, size=t.size, rotate=t.rotate, quarter_turns=False, photometric=False,
         epochs=s.epochs, warmup=0.0, warmup_steps=s.warmup_steps, schedule="step", validations=0,
         optimizer="sgd", lr=o.lr, batch_size=o.batch_size, weight_decay=o.weight_decay, decay_vectors=True,

@@ -101,6 +101,7 @@ class Found(NamedTuple):
     polys: np.ndarray
 
     def take(self, rows: np.ndarray) -> "Found":
+        "These rows of all columns, by number or mask."
         return Found(*(column[rows] for column in self))
 
 

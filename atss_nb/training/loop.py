@@ -66,6 +66,7 @@ def _open_run(
 
 def _score(run: Trainer, out: Path, log: Log | None) -> None:
     "Score the validation split, log it, and save the weights if they are the best yet."
+    assert run.val is not None, "only a run with a validation split is scored"
     model = run.average or run.model
     score = validate(model, run.val, run.config.batch_size, run.engine)
     if log:
