@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from atss_nb.cli.main import main
 from atss_nb.core.errors import LabelError
-from atss_nb.evaluation.breakdown import MEASURES, _matching, _weighted_means, analyse, bootstrap, evaluate_by
+from atss_nb.data.detections import Detections
+from atss_nb.evaluation.breakdown import MEASURES, _matching, _weighted_means, analyze, bootstrap, evaluate_by
 from atss_nb.evaluation.errors import ERRORS, best_f1, confusion_matrix, error_types
 from atss_nb.evaluation.evaluate import IOU_THRESHOLDS, evaluate
 from atss_nb.evaluation.matching import as_case
-from atss_nb.evaluation.task1 import Prediction, read_merged, read_results
+from atss_nb.evaluation.task1 import read_merged, read_results
 from atss_nb.geometry.boxes import hbb2obb, obb2hbb
 from atss_nb.geometry.overlap import box_iou_rotated
 
@@ -161,7 +162,7 @@ def test_nothing_has_an_analysis():
     empty = {"boxes": np.zeros((0, 5)), "labels": np.zeros(0, int)}
     for sides in (([], []), ([empty | {"scores": np.zeros(0)}], [empty])):
         for protocol in ("dota-devkit", "mmrotate", "hrsc-voc07", "hrsc-voc12"):
-            told = analyse(as_case(*sides, NAMES), protocol=protocol, samples=3).to_dict()
+            told = analyze(as_case(*sides, NAMES), protocol=protocol, samples=3).to_dict()
             assert told["AP50"] is None and told["intervals"] == {}
             json.dumps(told, allow_nan=False)
 
@@ -176,11 +177,11 @@ def test_coco_is_judged_by_upright_boxes():
     pytest.importorskip("faster_coco_eval")
     sides, kept = crowd(3, 60), {"metric": "area", "protocol": "mmrotate"}
     turned, upright = as_case(*sides, NAMES), as_case(*map(uprighted, sides), NAMES)
-    told = analyse(turned, protocol="coco", samples=5)
+    told = analyze(turned, protocol="coco", samples=5)
     assert told.errors.counts == error_types(upright, **kept).counts != error_types(turned, **kept).counts
     assert (told.confusion == confusion_matrix(upright, protocol="mmrotate")).all()
     assert told.to_dict()["intervals"].keys() == {"AP50", "AP75", "mAP"} and len(told.protocols) == 7
-    assert "COCO" in told.notes[0] and not analyse(turned, samples=2).notes
+    assert "COCO" in told.notes[0] and not analyze(turned, samples=2).notes
 
 
 def test_our_verdicts_are_close_to_cocos():
@@ -244,7 +245,7 @@ def test_merged_takes_predictions_and_names_bad_ones(tmp_path):
     boxes = torch.tensor([[20.0, 20, 30, 10, 0.2]])
     labels, score = torch.tensor([0]), torch.tensor([0.9])
     parts = [
-        Prediction(f"p__64__{x}___0", boxes - torch.tensor([x, 0, 0, 0, 0]), score, labels, ("ship",))
+        Detections(boxes - torch.tensor([x, 0, 0, 0, 0]), labels, ("ship",), score, f"p__64__{x}___0")
         for x in (0, 8)
     ]
     shutil.copytree(SET / "labelTxt", tmp_path / "labelTxt")

@@ -1,16 +1,19 @@
 "What the notebooks say in comments reaches the docstrings of the package, and nothing else changes."
 
+import ast
+import importlib
 import inspect
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tools"))
-from docstrings import documented, formatted  # noqa: E402
+from docstrings import Source, documented, formatted, is_public  # noqa: E402
 
 TRICKY = '''
 """A module"""
@@ -65,6 +68,9 @@ class Record:
     boxes: list = []  # (N, 5) cx, cy, w, h [px], angle [rad]
     scores: list = []
     _own: int = 0  # read in the source
+    sure: (
+        bool  # what the formatter does to a comment that is too long for its line
+    ) = True
     table: dict = {
         "a": 1,  # an entry
     }  # words of the table
@@ -187,6 +193,7 @@ def test_fields_and_methods(module):
 
 Attributes:
     boxes: (N, 5) cx, cy, w, h [px], angle [rad]
+    sure: what the formatter does to a comment that is too long for its line
     table: words of the table"""
     )
     assert doc(record.method) == "Twice.\n\nReturns:\n    twice the value"
@@ -245,3 +252,42 @@ def test_no_word_of_a_notebook_is_lost(path):
         flat = " ".join(re.sub(r"^ *# ?", " ", text.replace("\\\\", "\\"), flags=re.M).split())
         for comment in re.findall(r"  # (.+)$", source, re.M):
             assert " ".join(comment.split()) in flat, comment
+
+
+MODULES = sorted(p for p in (ROOT / "atss_nb").rglob("*.py") if p.name not in ("__init__.py", "_modidx.py"))
+
+
+def public(module) -> Iterator[tuple[str, object]]:
+    "The functions and classes that a module offers, and the methods of its classes."
+    for name in getattr(module, "__all__", ()):
+        thing = getattr(module, name)
+        if getattr(thing, "__module__", None) == module.__name__ and callable(thing):
+            yield name, thing
+            for key, member in vars(thing).items() if isinstance(thing, type) else ():
+                method = inspect.isfunction(member) or isinstance(
+                    member, (property, classmethod, staticmethod)
+                )
+                if method and not key.startswith("_"):
+                    yield f"{name}.{key}", getattr(thing, key)
+
+
+def signature_comments(path: Path) -> list[str]:
+    "Lines of public signatures that still hold a comment: it is behind no parameter and no result."
+    source = Source(path.read_text(encoding="utf-8"))
+    scopes = [node for node in source.tree.body if isinstance(node, ast.ClassDef) and is_public(node.name)]
+    functions = [
+        n
+        for s in [source.tree, *scopes]
+        for n in s.body
+        if isinstance(n, ast.FunctionDef) and is_public(n.name)
+    ]
+    lines = {line for node in functions for line in range(node.lineno, source.header(node)[-1].end[0] + 1)}
+    return [source.lines[line - 1].strip() for line in sorted(lines & source.comments.keys())]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: "/".join(p.parts[-2:]))
+def test_everything_public_says_what_it_is(path):
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    silent = [name for name, thing in public(module) if len(doc(thing).split()) <= 3]
+    assert not silent, "docstrings of more than three words"
+    assert not signature_comments(path), "behind a parameter or a result"

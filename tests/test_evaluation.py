@@ -265,6 +265,15 @@ def test_json_and_summary():
     assert data["AP50"] == np.mean([data["per_class"][name]["0.50"] for name in "ab"])
     lines = result.summary().split("\n")
     assert len(lines) == 5 and lines[-1].startswith("mean") and lines[3].split()[-1] == "-"
+    assert (
+        len(
+            {
+                len(line)
+                for line in evaluate(predictions, targets, ["a", "b", "a long name"]).summary().split("\n")
+            }
+        )
+        == 1
+    )
 
 
 def test_missing_thresholds_have_no_number():
@@ -304,7 +313,7 @@ def test_bad_predictions_are_named(change, message):
         (([], [], ["a"], "voc12"), "metric is 'voc12', expected one of area, voc07, coco101 for dota-devkit"),
         (([], [], ["a"], "area", [0.5, 1.5]), "iou_thresholds"),
         (([], [], ["a"], "area", []), "iou_thresholds"),
-        (([], [], ["a"], "area", [0.5], "voc"), "protocol is 'voc'"),
+        (([], [], ["a"], "area", [0.5], "voc"), "protocol='voc': expected one of 'dota-devkit'"),
         (
             ([], [], ["a"], "voc07", [0.5], "hrsc-voc12"),
             "metric is 'voc07', expected one of area for hrsc-voc12",

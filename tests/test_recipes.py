@@ -57,9 +57,9 @@ def test_dota_rows_do_not_learn_the_hardest_objects(name, dropped, tmp_path):
         path.write_text(re.sub(r"<difficult>\d", "<difficult>2", text, count=1))
     run = run_recipe(row, data, tmp_path / "run", progress=False, steps=1)
     config = TrainConfig.from_json((run / "config.json").read_text())
-    learnt, there = (count_boxes(c, row.data.train) for c in (config, replace(config, hardest=2)))
+    learnt, there = (count_boxes(c, row.data.train) for c in (config, replace(config, max_difficulty=2)))
     assert 0 < learnt < there if dropped else 0 < learnt == there
-    scored, there = (count_boxes(c, row.data.test) for c in (config, replace(config, hardest=2)))
+    scored, there = (count_boxes(c, row.data.test) for c in (config, replace(config, max_difficulty=2)))
     assert 0 < scored == there
 
 
@@ -151,7 +151,10 @@ def test_a_row_trains_on_a_given_data_set(tmp_path):
         (["recipes", "retina-r50-oc-1x-dotta"], "did you mean retina-r50-oc-1x-dota"),
         (["train", "retina-r50-oc-1x-dotta", "--smoke"], "did you mean retina-r50-oc-1x-dota"),
         (["train", "retina-r50-oc-1x-dota", "--smoke", "--set", "optimizer.l=1"], "did you mean"),
-        (["recipes", "retina-r50-oc-1x-dota", "--set", "data.hardst=2"], "did you mean hardest"),
+        (
+            ["recipes", "retina-r50-oc-1x-dota", "--set", "data.max_dificulty=2"],
+            "did you mean max_difficulty",
+        ),
         (["convert-weights", "a.pth", "b.safetensors", "--recipe", "faster-rcnn"], "faster-rcnn-r50"),
     ],
 )

@@ -16,7 +16,7 @@ from atss_nb.geometry.overlap import box_iou_rotated
 from atss_nb.samples import anchors as anchors_module
 from atss_nb.samples import nearest as module
 from atss_nb.samples.anchors import AnchorGrid, Anchors, compare
-from atss_nb.samples.coders import DeltaXYWHA, DistanceLTRB, wrap_angle
+from atss_nb.samples.coders import DeltaXYWHA, DistanceLTRB, wrap_half_turn
 from atss_nb.samples.nearest import nearest_anchors
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -296,7 +296,7 @@ def test_no_boxes_are_no_problem():
 @settings(max_examples=200, deadline=None)
 @given(st.floats(-50, 50), st.sampled_from(["le90", "le135"]))
 def test_wrapped_angles_are_the_same_direction(angle, definition):
-    wrapped = wrap_angle(torch.tensor(angle, dtype=torch.float64), definition).item()
+    wrapped = wrap_half_turn(torch.tensor(angle, dtype=torch.float64), definition).item()
     start = {"le90": -math.pi / 2, "le135": -math.pi / 4}[definition]
     assert start - 1e-12 <= wrapped <= start + math.pi
     assert abs(math.sin(wrapped - angle)) < 1e-9

@@ -38,10 +38,10 @@ class Edit(NamedTuple):
 
 
 class Source:
-    "A module: its text, tokens, and comments by line; the comments that are orders to tools stay where they are."
+    "A module: its tree, lines, tokens, and comments by line; the comments that are orders to tools stay where they are."
 
     def __init__(self, text: str):
-        self.text, self.lines = text, text.splitlines(keepends=True)
+        self.tree, self.lines = ast.parse(text), text.splitlines(keepends=True)
         self.tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
         comments = [t for t in self.tokens if t.type == COMMENT and not PRAGMA.match(t.string)]
         self.comments = {t.start[0]: t for t in comments}
@@ -149,12 +149,19 @@ def class_edits(source: Source, node: ast.ClassDef) -> Iterator[Edit]:
         target = (
             statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
         )
-        comment = source.comments.get(statement.end_lineno or 0)
-        if isinstance(target, ast.Name) and is_public(target.id) and comment:
-            described.append(f"{target.id}: {words(comment)}")
-            yield source.without(comment)
+        comments = field_comments(source, statement)
+        if isinstance(target, ast.Name) and is_public(target.id) and comments:
+            described.append(f"{target.id}: {' '.join(map(words, comments))}")
+            yield from map(source.without, comments)
     if described:
         yield docstring(source, node, {"Attributes": described})
+
+
+def field_comments(source: Source, statement: ast.stmt) -> list[TokenInfo]:
+    "The comments of a field: behind it, or within the parentheses of a long one; those of a table's rows are not."
+    rows = isinstance(getattr(statement, "value", None), ast.Dict | ast.List | ast.Set | ast.Tuple | ast.Call)
+    lines = range(statement.end_lineno if rows else statement.lineno, statement.end_lineno + 1)
+    return [source.comments[line] for line in lines if line in source.comments]
 
 
 def docstring(source: Source, node: Documented, sections: dict[str, list[str]]) -> Edit:
@@ -213,7 +220,7 @@ def documented(text: str) -> str:
     "A module's text with the comments of its signatures in its docstrings; unformatted."
     new = text
     source = Source(text)
-    for edit in sorted(edits(source, ast.parse(text).body), reverse=True):
+    for edit in sorted(edits(source, source.tree.body), reverse=True):
         new = new[: edit.start] + edit.text + new[edit.end :]
     if without_docstrings(new) != without_docstrings(text):
         raise AssertionError("the code has changed, not only its docstrings")

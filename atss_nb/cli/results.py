@@ -74,7 +74,7 @@ def score_run(
     Returns:
         the metrics, as written to <split>.json
     """
-    from atss_nb.evaluation.breakdown import analyse
+    from atss_nb.evaluation.breakdown import analyze
     from atss_nb.evaluation.evaluate import choose_protocol
     from atss_nb.model.detect import predict_dataset
     from atss_nb.training.loop import load_model
@@ -86,7 +86,7 @@ def score_run(
     dataset = open_split(replace(config, data=data or config.data, classes=tuple(classes)), split)
     predictions, targets = predict_dataset(model.to(device), dataset, config.batch_size, progress=True)
     case, notes = _case(dataset, predictions, targets, labels, config.size)
-    analysis = analyse(case, metric, protocol)
+    analysis = analyze(case, metric, protocol)
     notes += analysis.notes
     facts = {"split": split, "notes": notes, "seconds": round(time.perf_counter() - started, 1)}
     metrics = analysis.to_dict() | facts
@@ -140,12 +140,12 @@ def _report(args: argparse.Namespace, files, analysis) -> None:
 
 def _eval(args: argparse.Namespace) -> None:
     "Score Task1 result files against label files."
-    from atss_nb.evaluation.breakdown import Analysis, analyse
+    from atss_nb.evaluation.breakdown import Analysis, analyze
     from atss_nb.evaluation.protocols import protocol_table
     from atss_nb.evaluation.task1 import write_evaluation
 
     files, wanted = _read(args), {"metric": args.metric, "protocol": args.protocol}
-    result = analyse(files.case, **wanted) if args.report or args.compare else files.evaluate(**wanted)
+    result = analyze(files.case, **wanted) if args.report or args.compare else files.evaluate(**wanted)
     notes = [*files.notes, *getattr(result, "notes", ())]
     evaluation = result.evaluation if isinstance(result, Analysis) else result
     print(evaluation.summary(), *(f"note: {note}" for note in notes), sep="\n")

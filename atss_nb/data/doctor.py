@@ -47,6 +47,7 @@ class Report:
     warnings: dict[str, list[str]] = field(default_factory=dict)
 
     def to_json(self) -> str:
+        "The whole report, and whether it is without errors."
         return json.dumps({**asdict(self), "ok": not self.errors}, indent=2, ensure_ascii=False)
 
     def text(self) -> str:

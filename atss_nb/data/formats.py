@@ -56,6 +56,7 @@ class Format:
 
     Attributes:
         looks: whether a folder looks like one
+        load: (root, classes, problems) -> images with annotations, names in the format's order or None
         save: (root, images with annotations, class names): writes labels, not images
         image: where an image goes, without suffix
         label: where its label file goes
@@ -68,9 +69,7 @@ class Format:
     """
 
     looks: Callable[[Path], bool]
-    load: (
-        Callable  # (root, classes, problems) -> images with annotations, names in the format's order or None
-    )
+    load: Callable
     save: Callable
     image: str
     label: str = ""
@@ -298,10 +297,6 @@ def _save_task1(root: Path, images: Sequence[LabelledImage], classes: Sequence[s
     lines = {name: [] for name in classes}
     for image in images:
         for one in image.annotation or ():
-            if one.score is None:
-                raise ValueError(
-                    f"{image.name}: {one.name} without a score; Task1 is the format of detections"
-                )
             lines[one.name].append(task1_line(image.name, one.score, one.polygon))
     for name, found in lines.items():
         with replacing(root / f"Task1_{name}.txt") as draft:

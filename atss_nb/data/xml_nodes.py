@@ -31,6 +31,7 @@ class Node:
     children: list["Node"] = field(default_factory=list)
 
     def all(self, tag: str) -> list["Node"]:
+        "The children with this tag, in their order."
         return [child for child in self.children if child.tag == tag]
 
 

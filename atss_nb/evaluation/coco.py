@@ -77,13 +77,13 @@ def coco_scores(case: Case, iou_thresholds: Sequence[float]) -> dict[str, ClassS
     """
     tables = _run_coco(case, iou_thresholds)
     precision, scores = (tables[key][..., 0, -1] for key in ("precision", "scores"))  # (T, 101, K), all sizes
-    recall, found = np.linspace(0, 1, 101), {}
+    recall, by_class = np.linspace(0, 1, 101), {}
     for k, (name, counts) in enumerate(_counts(case).items()):
         ap = [float(p.mean()) if p.min() >= 0 else None for p in precision[..., k]]
         curve = Curve(recall, precision[0, :, k].clip(0), scores[0, :, k])
         thresholds = [f"{t:.2f}" for t in iou_thresholds]
-        found[name] = ClassScore(dict(zip(thresholds, ap, strict=True)), counts, curve, counts["gts"])
-    return found
+        by_class[name] = ClassScore(dict(zip(thresholds, ap, strict=True)), counts, curve, counts["gts"])
+    return by_class
 
 
 def _counts(case: Case) -> dict[str, dict[str, int]]:

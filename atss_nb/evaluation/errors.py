@@ -74,10 +74,9 @@ def _gains(
     "By how much the mean AP rises without each kind of error."
     ways = [(matched, np.where(kinds == k, -1, outcome)) for k in (None, *range(4))]
     ways.append((matched._replace(ignored=matched.ignored | missed), outcome))
-    means = [evaluate_matched(case, m, {"": o}, protocol).mean() for m, o in ways]
-    pairs = zip(ERRORS, means[1:], strict=True)
-    before = means[0] or 0.0  # None, as all of them are, without an object
-    return {name: None if mean is None else mean - before for name, mean in pairs}
+    now, *means = (evaluate_matched(case, m, {"": o}, protocol).mean() for m, o in ways)
+    pairs = zip(ERRORS, means, strict=True)
+    return {name: None if mean is None or now is None else mean - now for name, mean in pairs}
 
 
 def error_types(
@@ -118,8 +117,7 @@ def confusion_matrix(
     rule = choose_protocol(protocol, None, [iou_threshold])
     case = case._replace(dets=case.dets.take(case.dets.extra >= score_threshold))
     dets, gts = (rows._replace(label=np.zeros_like(rows.label)) for rows in (case.dets, case.gts))
-    merged = Case(dets, gts, case.images, ("any",))
-    matched = match_detections(merged, rule.overlap, rule.ignore_difficult)
+    matched = match_detections(Case(dets, gts, case.images, ("any",)), rule.overlap, rule.ignore_difficult)
     outcome = matched.outcome(iou_threshold, rule.strict)
     predicted, target = case.dets.label[matched.det_order], case.gts.label[matched.gt_order]
     nothing = len(case.classes)

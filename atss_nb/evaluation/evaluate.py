@@ -8,10 +8,11 @@ __all__ = ['PROTOCOLS', 'IOU_THRESHOLDS', 'Protocol', 'choose_protocol', 'Evalua
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..core.options import choose
 from .coco import coco_scores
 from .matching import Case, Matched, as_case, match_detections
 from .precision import METRICS, ClassScore, Curve, average_precision, precision_recall
@@ -22,27 +23,31 @@ class Protocol(NamedTuple):
 
     Attributes:
         strict: a hit needs IoU > threshold; otherwise equality is enough
+        ignore_difficult: difficult objects earn and cost nothing; otherwise they are objects like any other
         overlap: of the "polygon" as labelled, of its smallest "box", or of "upright" boxes
-        metric: the only one it knows; "": "area", "voc07" and "coco101" can be asked for
+        metrics: that it may be used with; the first unless another is asked for
         all_classes: the means run over all classes that have a number, otherwise over those with objects
     """
 
     name: str
     strict: bool
-    ignore_difficult: (
-        bool  # difficult objects earn and cost nothing; otherwise they are objects like any other
-    )
+    ignore_difficult: bool
     overlap: str
-    metric: str
+    metrics: tuple[str, ...]
     all_classes: bool
+
+    @property
+    def metric(self) -> str:
+        "The metric in use."
+        return self.metrics[0]
 
 
 _PROTOCOLS = (
-    Protocol("dota-devkit", True, True, "polygon", "", True),  # DOTA_devkit, dota_evaluation_task1.py
-    Protocol("mmrotate", False, False, "box", "", False),  # mmrotate 0.3, eval_rbbox_map
-    Protocol("hrsc-voc07", False, False, "box", "voc07", False),  # HRSC2016 as published up to about 2020
-    Protocol("hrsc-voc12", False, False, "box", "area", False),  # and since
-    Protocol("coco", False, False, "upright", "coco101", False),  # pycocotools 2.0, COCOeval
+    Protocol("dota-devkit", True, True, "polygon", METRICS, True),  # DOTA_devkit, dota_evaluation_task1.py
+    Protocol("mmrotate", False, False, "box", METRICS, False),  # mmrotate 0.3, eval_rbbox_map
+    Protocol("hrsc-voc07", False, False, "box", ("voc07",), False),  # HRSC2016 as published up to about 2020
+    Protocol("hrsc-voc12", False, False, "box", ("area",), False),  # and since
+    Protocol("coco", False, False, "upright", ("coco101",), False),  # pycocotools 2.0, COCOeval
 )
 PROTOCOLS = {protocol.name: protocol for protocol in _PROTOCOLS}
 IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))  # 0.5, 0.55, ..., 0.95, as COCO's
@@ -61,15 +66,12 @@ def choose_protocol(
     Returns:
         with the metric that it is to be used with
     """
-    if name not in PROTOCOLS:
-        raise ValueError(f"protocol is {name!r}, expected one of {', '.join(PROTOCOLS)}")
-    known = PROTOCOLS[name].metric
-    allowed = (known,) if known else METRICS
-    if metric is not None and metric not in allowed:
-        raise ValueError(f"metric is {metric!r}, expected one of {', '.join(allowed)} for {name}")
+    protocol = choose(PROTOCOLS, name, "protocol")
+    if metric is not None and metric not in protocol.metrics:
+        raise ValueError(f"metric is {metric!r}, expected one of {', '.join(protocol.metrics)} for {name}")
     if not len(iou_thresholds) or not all(0 < t <= 1 for t in iou_thresholds):
         raise ValueError(f"iou_thresholds is {iou_thresholds}, expected numbers in (0, 1], at least one")
-    return PROTOCOLS[name]._replace(metric=metric or allowed[0])
+    return protocol._replace(metrics=(metric or protocol.metric,))
 
 
 @dataclass(frozen=True)
@@ -99,25 +101,25 @@ class Evaluation:
         Args:
             threshold: such as "0.50"; None: all of them
         """
-        everyone = PROTOCOLS[self.protocol].all_classes
-        rows = [ap for name, ap in self.per_class.items() if everyone or self.positives[name]]
+        all_classes = PROTOCOLS[self.protocol].all_classes
+        rows = [ap for name, ap in self.per_class.items() if all_classes or self.positives[name]]
         return _mean(v for ap in rows for t, v in ap.items() if threshold in (None, t))
 
-    AP50 = property(lambda self: self.mean("0.50"))
-    AP75 = property(lambda self: self.mean("0.75"))
-    mAP = property(lambda self: self.mean())
+    AP50 = property(lambda self: self.mean("0.50"), doc="The mean AP at IoU 0.50.")
+    AP75 = property(lambda self: self.mean("0.75"), doc="The mean AP at IoU 0.75.")
+    mAP = property(lambda self: self.mean(), doc="The mean AP over all thresholds.")
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         "All numbers but the curves."
         names = ("AP50", "AP75", "mAP", "metric", "protocol", "images", "per_class", "counts")
         return {name: getattr(self, name) for name in names}
 
     def to_json(self) -> str:
-        "The same as text."
+        "The content of `to_dict` as JSON."
         return json.dumps(self.to_dict(), indent=1)
 
     def summary(self) -> str:
-        "The same as a table."
+        "A table to print: a line per class and one for the means."
         return _table(self)
 
 
@@ -147,7 +149,7 @@ def _score_class(
     matched: Matched,
     outcomes: dict[str, np.ndarray],  # (M,) for each threshold
     label: int,
-    protocol: Protocol,  # with its metric
+    protocol: Protocol,  # from `choose_protocol`
 ) -> ClassScore:
     dets = slice(*np.searchsorted(matched.dets.label, (label, label + 1)).tolist())
     gts = slice(*np.searchsorted(matched.gts.label, (label, label + 1)).tolist())
@@ -256,9 +258,8 @@ def match_image(
         (M,) 1 hit, 0 false positive, -1 ignored; (G,) bool: has a hit
     """
     count = 1 + max(int(max(s["labels"], default=0)) for s in (prediction, target))
-    classes = [str(label) for label in range(count)]
     rule = choose_protocol(protocol, None, [iou_threshold])
-    case = as_case([prediction], [target], classes)
+    case = as_case([prediction], [target], [str(k) for k in range(count)])
     matched = match_detections(case, rule.overlap, rule.ignore_difficult)
     by_score = matched.outcome(iou_threshold, rule.strict)
     outcome, hit = np.zeros(len(by_score), np.int8), np.zeros(len(matched.ignored), bool)

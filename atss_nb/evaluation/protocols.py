@@ -23,7 +23,7 @@ def compare_protocols(case: Case) -> list[Evaluation]:
     wanted = [
         (name, metric)
         for name, protocol in PROTOCOLS.items()
-        for metric in ([protocol.metric] if protocol.metric else ["voc07", "area"])
+        for metric in (protocol.metrics if len(protocol.metrics) == 1 else ("voc07", "area"))
     ]
     results = []
     for name, metric in wanted:

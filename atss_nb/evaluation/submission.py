@@ -109,13 +109,14 @@ def _checked(path: Path, images: set[str] | None) -> list[tuple[str, float, list
 
 
 def _notes(lines: dict, files: dict[str, Path], images: set[str] | None) -> list[str]:
-    rows = [row for found in lines.values() for row in found]
+    rows = [row for detections in lines.values() for row in detections]
     rounded = len(rows) > 20 and all(round(score, 2) == score for _, score, _ in rows)
     absent = [name for name in lines if name not in files]
-    silent = len(images - {image for image, *_ in rows}) if images else 0
     notes = [f"no Task1 file, an empty one was added: {', '.join(absent)}"] if absent else []
     notes += ["all scores have two decimals at most: rounded scores tie, and cost points"] if rounded else []
-    return notes + ([f"{silent} of {len(images or ())} images have no detection"] if silent else [])
+    if images and (silent := len(images - {image for image, *_ in rows})):
+        notes.append(f"{silent} of {len(images)} images have no detection")
+    return notes
 
 
 def write_submission(path: str | Path, submission: Submission) -> None:
@@ -128,7 +129,7 @@ def write_submission(path: str | Path, submission: Submission) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, rows in submission.lines.items():
-            text = "".join(task1_line(image, score, corners) for image, score, corners in rows)
+            text = "".join(task1_line(image, score, np.array(corners)) for image, score, corners in rows)
             archive.writestr(zipfile.ZipInfo(f"Task1_{name}.txt"), text, zipfile.ZIP_DEFLATED)
 
 

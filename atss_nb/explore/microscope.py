@@ -225,7 +225,7 @@ class Microscope(Explorer, js="microscope"):
 
     @property
     def assigner(self) -> ATSS | MaxIoU | CenterSampling:
-        "The chosen rule."
+        "The rule that is chosen on the page."
         if self.rule == "ATSS":
             return ATSS(self.k)
         return MaxIoU() if self.rule == "MaxIoU" else CenterSampling()

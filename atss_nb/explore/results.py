@@ -222,7 +222,7 @@ class TrainingPlayer(Explorer, js="results"):
         super().__init__(torch.zeros(0, 5), image, [self._play], scene, title="training player", **settings)
 
     def go(self, epoch: int) -> None:
-        "Show an epoch."
+        "Show the predictions of an epoch."
         if self.scene.get("epoch") != epoch:
             self.scene = self.scene | {"epoch": epoch, "view": "python"}
 

@@ -96,6 +96,7 @@ class Match:
 
     @property
     def complete(self) -> bool:
+        "Whether every tensor of both sides has found its partner."
         return not (self.missing or self.unused or self.shapes)
 
     def __str__(self) -> str:

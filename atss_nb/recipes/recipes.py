@@ -7,14 +7,13 @@ __all__ = ['recipe_names', 'find_recipe', 'override', 'describe', 'recipe_table'
 
 import ast
 import json
-import reprlib
-import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 
 from ..core.files import replacing
-from ..core.options import choose, fits
+from ..core.options import choose
+from ..core.records import ConfigError
 from ..data.folders import find_split
 from ..evaluation.evaluate import Evaluation, evaluate_case
 from ..evaluation.matching import Case, as_case
@@ -45,27 +44,29 @@ def _literal(text: str) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _value(record, name: str, text: str) -> object:
-    "The value for a field, checked."
-    inner, kind = getattr(record, name), typing.get_type_hints(type(record))[name]
-    value = text if kind is str else _literal(text)
-    if fits(value, kind):
-        return value
-    wanted = kind if typing.get_args(kind) else kind.__name__
-    if is_dataclass(inner):
-        wanted = ", ".join(f"{name}.{f.name}" for f in fields(inner))
-    raise ValueError(f"expected {wanted}, got {reprlib.repr(value)}")
+def _with(record, name: str, value: object, change: str):
+    "A copy of a record with one value replaced."
+    inner = getattr(record, name)
+    if is_dataclass(inner) and not (value is None or is_dataclass(value)):
+        raise ValueError(
+            f"{change}: expected {', '.join(f'{name}.{f.name}' for f in fields(inner))}, got {value!r}"
+        )
+    try:
+        return replace(record, **{name: value})
+    except ConfigError as error:
+        raise ConfigError(f"{change}: {error}") from None
 
 
-def _changed(record, path: Sequence[str], text: str):
+def _changed(record, path: Sequence[str], text: str, change: str):
     "A copy of a record with the value at a path replaced."
-    name = choose({f.name: f.name for f in fields(record)}, path[0], "field")
+    kinds = {f.name: f.type for f in fields(record)}
+    choose({name: name for name in kinds}, name := path[0], f"in {change!r}, field")
     inner = getattr(record, name)
     if len(path) == 1:
-        return replace(record, **{name: _value(record, name, text)})
+        return _with(record, name, text if kinds[name] is str else _literal(text), change)
     if not is_dataclass(inner):
-        raise ValueError(f"{name} is {inner!r} and has no parts")
-    return replace(record, **{name: _changed(inner, path[1:], text)})
+        raise ValueError(f"{change}: {name} is {inner!r} and has no parts")
+    return _with(record, name, _changed(inner, path[1:], text, change), change)
 
 
 _FIXED = ("name", "published", "source", "confounds")
@@ -81,10 +82,7 @@ def override(recipe: Recipe, changes: Sequence[str]) -> Recipe:
         path, equals, text = change.partition("=")
         if not equals or path.strip().split(".")[0] in _FIXED:
             raise ValueError(f"{change!r}: expected NAME=VALUE, NAME not one of {', '.join(_FIXED)}")
-        try:
-            recipe = _changed(recipe, path.strip().split("."), text.strip())
-        except ValueError as error:
-            raise ValueError(f"{change}: {error}") from error
+        recipe = _changed(recipe, path.strip().split("."), text.strip(), change)
     return recipe
 
 
@@ -122,7 +120,7 @@ def train_config(recipe: Recipe, data: str | Path) -> TrainConfig:
     """
     d, o, t, s = recipe.data, recipe.optimizer, recipe.transforms, recipe.schedule
     return TrainConfig(
-        str(data), recipe.model, d.format, d.classes, keep_empty=d.keep_empty, hardest=d.hardest, train_split=d.train,
+        str(data), recipe.model, d.format, d.classes, keep_empty=d.keep_empty, max_difficulty=d.max_difficulty, train_split=d.train,
         val_split=d.test, fit=d.fit, size=t.size, rotate=t.rotate, quarter_turns=False, photometric=False,
         epochs=s.epochs, warmup=0.0, warmup_steps=s.warmup_steps, schedule="step", validations=0,
         optimizer="sgd", lr=o.lr, batch_size=o.batch_size, weight_decay=o.weight_decay, decay_vectors=True,

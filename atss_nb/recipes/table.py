@@ -5,41 +5,43 @@
 __all__ = ['RECIPES', 'LEDGER', 'Data', 'Transforms', 'Optimizer', 'Schedule', 'Published', 'Recipe', 'Entry', 'ledger']
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
+from typing import Annotated, Literal
 
+from pydantic import Field
+
+from ..core.records import AtLeastZero, Count, FromList, Positive, Tuple, Whole, record
 from ..data.dota import DOTA_V10_CLASSES
 from ..data.xml import DIOR_CLASSES, HRSC_CLASSES
 from ..model.config import ModelConfig
 from ..tiles.tiles import Tiling
 
 
-@dataclass(frozen=True)
+@record
 class Data:
     """Which images are learnt from, and how they are cut.
 
     Attributes:
-        format: a name in layouts.FORMATS
         train: split that is learnt from
         test: split that is scored; DOTA's has no public labels
         tiling: None: whole images
         keep_empty: learn from images without objects
+        max_difficulty: objects up to it are learnt, as in the source; harder ones are background
         fit: how a polygon becomes a box, as in poly2obb
     """
 
     name: str = "DOTA-v1.0"
-    format: str = "dota"
-    classes: tuple[str, ...] = DOTA_V10_CLASSES
+    format: Literal["dota", "hrsc2016", "dior-r"] = "dota"
+    classes: Tuple[str] = DOTA_V10_CLASSES
     train: str = "trainval"
     test: str = "test"
     tiling: Tiling | None = field(default_factory=lambda: Tiling(cut_difficulty=None))
     keep_empty: bool = False
-    hardest: int = (
-        1  # difficulty up to which objects are learnt, as the source does; harder ones are background
-    )
-    fit: str = "min_area"
+    max_difficulty: Whole = 1
+    fit: Literal["min_area", "edges"] = "min_area"
 
 
-@dataclass(frozen=True)
+@record
 class Transforms:
     """What happens to an image on its way to the network.
 
@@ -48,11 +50,11 @@ class Transforms:
         rotate: half of the images are turned by one of these [degrees]
     """
 
-    size: tuple[int, int] = (1024, 1024)
-    rotate: tuple[float, ...] = ()
+    size: Annotated[tuple[Count, Count], FromList] = (1024, 1024)
+    rotate: Tuple[float] = ()
 
 
-@dataclass(frozen=True)
+@record
 class Optimizer:
     """SGD with momentum 0.9, as the table uses it.
 
@@ -62,13 +64,13 @@ class Optimizer:
         clip_norm: longest gradient (L2)
     """
 
-    lr: float = 0.0025
-    batch_size: int = 2
-    weight_decay: float = 1e-4
-    clip_norm: float = 35.0
+    lr: Positive = 0.0025
+    batch_size: Count = 2
+    weight_decay: AtLeastZero = 1e-4
+    clip_norm: Positive = 35.0
 
 
-@dataclass(frozen=True)
+@record
 class Schedule:
     """Times 0.1 at 8/12 and 11/12 of the epochs: 8 and 11 of 12, 16 and 22 of 24, 24 and 33 of 36.
 
@@ -76,27 +78,30 @@ class Schedule:
         warmup_steps: linear, from a thousandth of the rate
     """
 
-    epochs: int = 12
-    warmup_steps: int = 500
+    epochs: Count = 12
+    warmup_steps: Whole = 500
 
 
-@dataclass(frozen=True)
+_Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+@record
 class Published:
     """What the table says.
 
     Attributes:
         mAP: mean of IoU 0.50 to 0.95
-        metric: of AP50: "voc07" or "area"
+        metric: of AP50
     """
 
-    AP50: float
-    AP75: float | None = None
-    mAP: float | None = None
-    metric: str = "voc07"
+    AP50: _Percent
+    AP75: _Percent | None = None
+    mAP: _Percent | None = None
+    metric: Literal["voc07", "area"] = "voc07"
     note: str = ""
 
 
-@dataclass(frozen=True)
+@record
 class Recipe:
     """One row of the table.
 
@@ -111,9 +116,9 @@ class Recipe:
     transforms: Transforms = field(default_factory=Transforms)
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
-    seed: int = 0
+    seed: Whole = 0
     source: str = "Xuyihaoby/rotate_detection, configs/ratss/README.md"
-    confounds: tuple[str, ...] = ()
+    confounds: Tuple[str] = ()
 
 
 _ALL = "seed, number of runs and spread are not published"
@@ -161,8 +166,8 @@ def _dota(
     )  # fmt: skip
 
 
-_HRSC_DATA = Data("HRSC2016", "hrsc2016", HRSC_CLASSES, tiling=None, hardest=2, fit="edges")
-_DIOR_DATA = Data("DIOR-R", "dior-r", DIOR_CLASSES, tiling=None, hardest=2, fit="edges")
+_HRSC_DATA = Data("HRSC2016", "hrsc2016", HRSC_CLASSES, tiling=None, max_difficulty=2, fit="edges")
+_DIOR_DATA = Data("DIOR-R", "dior-r", DIOR_CLASSES, tiling=None, max_difficulty=2, fit="edges")
 
 
 def _other(name: str, data: Data, size: tuple[int, int], epochs: int, known: Published, *confounds) -> Recipe:
@@ -200,7 +205,7 @@ _ROWS = (
 RECIPES = {recipe.name: recipe for recipe in _ROWS}
 
 
-@dataclass(frozen=True)
+@record
 class Entry:
     """What is known of a row. Raises `ValueError` for a number without a training.
 

@@ -95,6 +95,7 @@ class AnchorGrid:
         scales_per_octave: sizes between one level and the next
         ratios: h / w
         center_offset: of the first centre [strides]; 0.5 in the paper's code
+        angle: make angles legal; None: 0 under every definition, as detectors train
     """
 
     strides: tuple[float, ...] = (8, 16, 32, 64, 128)
@@ -102,9 +103,7 @@ class AnchorGrid:
     scales_per_octave: int = 1
     ratios: tuple[float, ...] = (1.0,)
     center_offset: float = 0.0
-    angle: AngleDef | str | None = (
-        None  # make angles legal; None: 0 under every definition, as detectors train
-    )
+    angle: AngleDef | str | None = None
 
     def sizes(self, stride: float) -> Tensor:
         """The anchors of one cell.

@@ -44,7 +44,7 @@ def stack_ground_truths(
         ignore: (G,) bool, or one such tensor for each image
     """
     device, n, single = anchors.boxes.device, len(anchors), isinstance(gt_boxes, Tensor)
-    images: list[Tensor] = [gt_boxes] if single else list(gt_boxes)
+    images: list[Tensor] = [gt_boxes] if isinstance(gt_boxes, Tensor) else list(gt_boxes)
     ignore = [ignore] if isinstance(ignore, Tensor) else ignore or [None] * len(images)
     none = torch.zeros(0, dtype=torch.long, device=device)
     boxes, image, gt_index = [torch.zeros(0, 5, device=device)], [none], [none]

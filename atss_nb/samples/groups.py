@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.options import choose
+
 _EDGES = {
     "size": (0, 8, 16, 32, 64, 128, 256, inf),  # sqrt(w h) [px]
     "aspect": (1, 1.5, 2, 3, 5, 8, inf),  # long side : short side
@@ -53,8 +55,7 @@ def group_objects(
         return torch.zeros_like(labels), ["all"]
     if by == "class":
         return labels, classes
-    if by not in _EDGES:
-        raise ValueError(f"by: expected one of {', '.join(GROUPS)}, got {by!r}")
+    choose(GROUPS, by, "by")
     edges = torch.tensor(_EDGES[by][1:-1], dtype=torch.float64)
     return torch.bucketize(_measured(boxes, by), edges, right=True), _names(by)
 

@@ -192,7 +192,13 @@ class Shape(NamedTuple):
 class Canvas:
     "A list of shapes in paint order. Nothing has pixels before `render`."
 
-    def __init__(self, size: tuple[int, int], gsd: float, ground, material: Material):  # size (H, W) [px]
+    def __init__(self, size: tuple[int, int], gsd: float, ground, material: Material):
+        """
+        Args:
+            size: H, W [px]
+            gsd: metres per pixel
+            ground: its colour
+        """
         self.size, self.gsd, self.shapes = size, gsd, []
         self.fill(rect(-9, -9, size[1] * gsd + 9, size[0] * gsd + 9), ground, material)
 

@@ -15,10 +15,12 @@ from .shapes import Frame, blob, box, ragged, rect, stroke, tone
 from .world import World, claim, half_turn, trees
 
 
-def stains(
-    world: World, at: Frame, w: float, h: float, area: float = 40
-) -> None:  # area: square metres per stain
-    "Oil, repairs and worn stretches on a paved surface."
+def stains(world: World, at: Frame, w: float, h: float, area: float = 40) -> None:
+    """Oil, repairs and worn stretches on a paved surface.
+
+    Args:
+        area: square metres per stain
+    """
     rng, fill = world.rng, world.canvas.fill
     for x, y in rng.uniform(-0.45, 0.45, (min(int(w * h / area), 60), 2)) * (w, h):
         if rng.random() < 0.5:
@@ -28,10 +30,12 @@ def stains(
             fill(at(patch + (x, y)), (*(rng.integers(2) * [255] * 3 or [0, 0, 0]), rng.integers(6, 24)))
 
 
-def clutter(
-    world: World, at: Frame, w: float, h: float, area: float, size: float
-) -> None:  # size: length up to [m]
-    "Sheds, crates, fans on a roof: things that are no objects."
+def clutter(world: World, at: Frame, w: float, h: float, area: float, size: float) -> None:
+    """Sheds, crates, fans on a roof: things that are no objects.
+
+    Args:
+        size: length up to [m]
+    """
     rng = world.rng
     for x, y in rng.uniform(-0.45, 0.45, (int(w * h / area), 2)) * (w, h):
         l, paint = rng.uniform(0.4, 1) * size, tone(rng, "a8a49c 8c8a84 746e66 b0aca0 6a7478")
@@ -87,14 +91,14 @@ def factory(world: World, at: Frame, w: float, h: float) -> None:
 
 
 def forest(world: World, at: Frame, w: float, h: float) -> None:
-    "Trees, close together."
+    "Trees, so close together that their crowns touch."
     world.canvas.fill(ragged(at(box(w, h)), 1, world.rng), world.leaf * 0.8, LEAVES)
     count = min(w * h * world.rng.uniform(0.03, 0.06), 900)
     trees(world, at, w, h, count, max(world.rng.uniform(3, 4.5), math.sqrt(w * h / count) * 0.8))
 
 
 def park(world: World, at: Frame, w: float, h: float) -> None:
-    "Lawn, paths, trees."
+    "A lawn with straight paths and trees."
     rng, fill = world.rng, world.canvas.fill
     for start, end in rng.uniform(-0.5, 0.5, (rng.integers(1, 4), 2)) * w:
         fill(at(stroke(start, -h / 2, end, h / 2, 1.6)), tone(rng, "b4a890 a89c88"), SOIL)
@@ -113,7 +117,7 @@ def lake(world: World, at: Frame, w: float, h: float) -> None:
 
 
 def farmland(world: World, at: Frame, w: float, h: float) -> None:
-    "Farmland with furrows."
+    "A field of one crop, furrow by furrow."
     rng, fill = world.rng, world.canvas.fill
     crop, step = tone(rng, "7c7048 6a7444 94846a 847a5c a49468 5a683c"), rng.uniform(1.2, 3)
     fill(ragged(at(box(w * 0.97, h * 0.97)), 0.5, rng), crop, GRASS if crop[1] > crop[0] else SOIL)

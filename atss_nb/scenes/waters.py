@@ -62,8 +62,12 @@ def _berths(world: World, at: Frame, length: float, size: float) -> None:  # siz
         x += l * 0.37 * rng.uniform(1, loose)
 
 
-def sail(world: World, at: Frame, length: float) -> None:  # length [m]
-    "A ship on open water; if it moves, foam behind it that fades with the distance."
+def sail(world: World, at: Frame, length: float) -> None:
+    """A ship on open water; if it moves, foam behind it that fades with the distance.
+
+    Args:
+        length: of the ship [m]
+    """
     rng = world.rng
     moving = world.put("ship", at, craft.ship, length) and rng.random() < 0.6
     for reach in rng.uniform(0.8, 1) * np.arange(1, 6) * length * 0.4 if moving else ():

@@ -43,7 +43,12 @@ class Season:
 class World(Season):
     "What all painters share: a canvas, a season, and the objects put down so far."
 
-    def __init__(self, size: tuple[int, int], gsd: float, rng: np.random.Generator):  # (H, W) [px], [m/px]
+    def __init__(self, size: tuple[int, int], gsd: float, rng: np.random.Generator):
+        """
+        Args:
+            size: H, W [px]
+            gsd: metres per pixel
+        """
         super().__init__(rng)
         self.gsd, self.rng, self.canvas = gsd, rng, Canvas(size, gsd, self.grass, GRASS)
         self.sheet = shapely.box(0, 0, size[1] * gsd, size[0] * gsd)

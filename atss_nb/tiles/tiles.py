@@ -6,13 +6,13 @@ __all__ = ['STYLES', 'window_starts', 'Tiling', 'Tile', 'make_tiles', 'tile_obje
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import shapely
 
 from ..core.options import choose
+from ..core.records import Tuple, record
 from ..data.detections import Detections
 from .windows import scaled_size
 
@@ -32,7 +32,7 @@ def window_starts(length: int, size: int, step: int) -> list[int]:
     return [min(i * step, max(length - size, 0)) for i in range(count)]
 
 
-@dataclass(frozen=True)
+@record
 class Tiling:
     """How images are cut. ValueError if it cannot be done so.
 
@@ -51,7 +51,7 @@ class Tiling:
     style: str = "exact"
     size: int = 1024
     gap: int = 200
-    rates: tuple[float, ...] = (1.0,)
+    rates: Tuple[float] = (1.0,)
     min_iof: float = 0.7
     min_image_rate: float = 0.6
     padding: bool = True

@@ -63,6 +63,7 @@ class Log:
             self.board = SummaryWriter(self.path.parent / "tensorboard", purge_step=after)
 
     def write(self, **row) -> None:
+        "Add a row: its step, and what is known of it."
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         if self.board:

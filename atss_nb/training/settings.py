@@ -7,34 +7,52 @@ __all__ = ['TrainConfig', 'suggest_size', 'suggest_strides', 'suggest_epochs', '
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
+from pydantic import AfterValidator, Field
 
+from ..core.errors import wrong
 from ..core.files import json_value
-from ..core.options import make_record
+from ..core.options import choose
+from atss_nb.core.records import (
+    AtLeastZero,
+    ConfigError,
+    Count,
+    FromList,
+    Positive,
+    Tuple,
+    Whole,
+    from_dict,
+    record,
+)
 from ..data.datasets import DetectionDataset, open_dataset
+from ..data.formats import FORMATS
 from ..data.transforms import Compose, Photometric, RandomFlip, RandomQuarterTurn, RandomRotate, Resize
-from ..model.retinanet import ModelConfig
-
-_CHOICES = {
-    "optimizer": ("adamw", "sgd"),
-    "schedule": ("cosine", "step"),
-    "precision": ("auto", "float32", "bfloat16", "float16"),
-}
+from ..model.config import ModelConfig
 
 
-@dataclass(frozen=True)
+def _known(name: str) -> str:
+    return choose({"": "", **dict.fromkeys(FORMATS)}, name, "format") or name
+
+
+_Format = Annotated[str, AfterValidator(_known)]
+_BelowOne = Annotated[float, Field(ge=0, lt=1)]
+_Sides = Annotated[tuple[Count, Count], FromList]
+
+
+@record
 class TrainConfig:
-    """Everything that decides a run, apart from the machine.
+    """Everything that decides a run, apart from the machine. Raises `ConfigError` that names the field.
 
     Attributes:
         data: a data set in one of the formats of data.formats
-        format: of the data: a name in layouts.FORMATS; "": what the folder looks like
+        format: of the data: a name in data.formats.FORMATS; "": what the folder looks like
         classes: empty: the names in the training labels
         keep_empty: train on images without objects, too
-        hardest: difficulty up to which objects are learnt; harder ones are background
+        max_difficulty: difficulty up to which objects are learnt; harder ones are background
         balance: classes in a smaller share of the images are shown more often; 0: all alike
         train_split: or "trainval"
         val_split: scored during the run, where it is there
@@ -42,14 +60,13 @@ class TrainConfig:
         size: long side, or (short, long) that both hold [px]; 0 keeps the images
         batch_size: images of a step, in all processes together
         accumulate: parts that a process works through in turn: less memory, nearly the same step
-        optimizer: "adamw" or "sgd" (momentum 0.9)
+        optimizer: "sgd" with momentum 0.9
         lr: base rate, for the batch size above
-        schedule: "cosine" or "step"
         warmup: share of the run
         warmup_steps: the same in steps; 0: the share counts
         decay_vectors: decay biases and norms, too
         clip_norm: longest gradient allowed (L2)
-        precision: "float32", "bfloat16", "float16", or "auto": what the hardware is made for
+        precision: "auto": by the hardware
         compile: compile the network: minutes once, then faster on a GPU
         augment: mirror half of the images, and what the next three say
         photometric: brightness, contrast, saturation
@@ -62,60 +79,57 @@ class TrainConfig:
     """
 
     data: str
-    model: ModelConfig = field(default_factory=ModelConfig)
-    format: str = ""
-    classes: tuple[str, ...] = ()
+    model: Annotated[ModelConfig, from_dict(ModelConfig)] = field(default_factory=ModelConfig)
+    format: _Format = ""
+    classes: Tuple[str] = ()
     keep_empty: bool = True
-    hardest: int = 2
-    balance: float = 0.0
+    max_difficulty: Whole = 2
+    balance: _BelowOne = 0.0
     train_split: str = "train"
     val_split: str = "val"
-    fit: str = "min_area"
-    size: int | tuple[int, int] = 0
-    epochs: int = 12
-    batch_size: int = 8
-    accumulate: int = 1
-    optimizer: str = "adamw"
-    lr: float = 2e-3
-    weight_decay: float = 0.05
-    schedule: str = "cosine"
-    warmup: float = 0.05
-    warmup_steps: int = 0
+    fit: Literal["min_area", "edges"] = "min_area"
+    size: Whole | _Sides = 0
+    epochs: Count = 12
+    batch_size: Count = 8
+    accumulate: Count = 1
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: Positive = 2e-3
+    weight_decay: AtLeastZero = 0.05
+    schedule: Literal["cosine", "step"] = "cosine"
+    warmup: _BelowOne = 0.05
+    warmup_steps: Whole = 0
     decay_vectors: bool = False
-    clip_norm: float = 10.0
-    precision: str = "auto"
+    clip_norm: Positive = 10.0
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: bool = False
     augment: bool = True
     quarter_turns: bool = True
     photometric: bool = True
-    rotate: tuple[float, ...] = ()
-    validations: int = 4
-    ema: float = 0.0
-    patience: int = 0
-    save_every: int = 1000
-    workers: int | None = None
-    seed: int = 0
-
-    def __post_init__(self):
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}")
-        for name in ("epochs", "batch_size", "accumulate", "save_every", "lr"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a positive number")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema is {self.ema}, expected a number in [0, 1), such as 0.998")
+    rotate: Tuple[float] = ()
+    validations: Whole = 4
+    ema: _BelowOne = 0.0
+    patience: Whole = 0
+    save_every: Count = 1000
+    workers: Whole | None = None
+    seed: Whole = 0
 
     @classmethod
-    def from_json(cls, text: str, place: str | Path = "configuration") -> "TrainConfig":
+    def from_json(cls, text: str, path: str | Path = "configuration") -> "TrainConfig":
         """The inverse of `to_json`. ValueError that names file, field and value.
 
         Args:
-            place: the file that it is from, for errors
+            path: the file that it is from, for errors
         """
-        return make_record(cls, json_value(text, Path(place)), str(place))
+        values = json_value(text, Path(path))
+        if not isinstance(values, dict):
+            raise wrong(Path(path), 1, values, "a table of settings")
+        try:
+            return cls(**values)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
 
     def to_json(self) -> str:
+        "The settings as JSON that `from_json` reads."
         return json.dumps(asdict(self), indent=2)
 
 
@@ -176,7 +190,7 @@ def open_split(config: TrainConfig, name: str, augment: bool = False) -> Detecti
         steps.append(RandomFlip(angle, directions=("horizontal",)))
         steps += [RandomQuarterTurn(angle)] if config.quarter_turns else []
         steps += [Photometric()] if config.photometric else []
-    options = {"angle": config.model.angle, "transforms": Compose(steps), "fit": config.fit}
+    options: dict = {"angle": config.model.angle, "transforms": Compose(steps), "fit": config.fit}
     if name == config.train_split:  # what is scored is scored whole
-        options |= {"keep_empty": config.keep_empty, "hardest": config.hardest}
+        options |= {"keep_empty": config.keep_empty, "max_difficulty": config.max_difficulty}
     return open_dataset(config.data, name, config.format or None, list(config.classes) or None, **options)
