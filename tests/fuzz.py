@@ -34,13 +34,13 @@ from atss_nb.data.detections import Detections
 from atss_nb.data.folders import LabelledImage
 from atss_nb.data.formats import FORMATS
 from atss_nb.evaluation.submission import check_submission, read_submission, write_submission
-from atss_nb.evaluation.task1 import Prediction, read_image_ids, read_results, write_task1
-from atss_nb.inference.outputs import read_json, write_json
+from atss_nb.evaluation.task1 import read_image_ids, read_results, write_task1
+from atss_nb.inference.outputs import read_predictions_json, write_predictions_json
 from atss_nb.model.config import ModelConfig
 from atss_nb.model.retinanet import build_model
 from atss_nb.recipes.recipes import describe, override
 from atss_nb.recipes.table import RECIPES
-from atss_nb.tiles.merge import read_found, read_places
+from atss_nb.tiles.merge import read_places, read_tile_detections
 from atss_nb.tiles.split import split
 from atss_nb.tiles.tiles import Tiling
 from atss_nb.training.checkpoints import read_log, save_checkpoint
@@ -273,9 +273,8 @@ def _data_set(home: Path, format: str) -> Reader:
     return Reader(home, lambda home: read_dataset(format, home / "data"), files, accidents)
 
 
-def _predictions(name: str = "a") -> list[Prediction]:
-    d = _detections(name, ("ship", "plane"), True)
-    return [Prediction(name, d.boxes.float(), d.scores.float(), d.labels, d.classes)]
+def _predictions(name: str = "a") -> list[Detections]:
+    return [_detections(name, ("ship", "plane"), True)]
 
 
 def _run(home: Path) -> Reader:
@@ -378,16 +377,16 @@ def _tile_results(home: Path) -> Reader:
     (home / "Task2_ship.txt").write_text("a__1__0___0 0.5 1 1 9 9\na__1__24___16 0.25 1 1 9 9\n")
     return Reader(
         home,
-        lambda home: [read_found(path) for path in sorted(home.glob("Task*"))],
+        lambda home: [read_tile_detections(path) for path in sorted(home.glob("Task*"))],
         ["Task1_ship.txt", "Task2_ship.txt"],
     )
 
 
 def _json_results(home: Path) -> Reader:
-    write_json(home / "predictions.json", _predictions())
+    write_predictions_json(home / "predictions.json", _predictions())
 
     def read(home: Path) -> None:
-        for one in read_json(home / "predictions.json"):
+        for one in read_predictions_json(home / "predictions.json"):
             assert np.isfinite(one.boxes.numpy()).all() and np.isfinite(one.scores.numpy()).all()
 
     return Reader(home, read, ["predictions.json"], TREE)
