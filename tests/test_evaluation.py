@@ -265,6 +265,15 @@ def test_json_and_summary():
     assert data["AP50"] == np.mean([data["per_class"][name]["0.50"] for name in "ab"])
     lines = result.summary().split("\n")
     assert len(lines) == 5 and lines[-1].startswith("mean") and lines[3].split()[-1] == "-"
+    assert (
+        len(
+            {
+                len(line)
+                for line in evaluate(predictions, targets, ["a", "b", "a long name"]).summary().split("\n")
+            }
+        )
+        == 1
+    )
 
 
 def test_missing_thresholds_have_no_number():
