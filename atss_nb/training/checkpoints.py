@@ -15,7 +15,7 @@ import torch
 
 from ..core.errors import wrong
 from ..core.files import json_value, read_text, replacing
-from ..model.conversion import read_numbers
+from ..model.conversion import read_tensors
 
 
 def save_checkpoint(path: str | Path, state: dict) -> None:
@@ -31,7 +31,7 @@ def save_checkpoint(path: str | Path, state: dict) -> None:
 
 def load_checkpoint(path: str | Path) -> dict:
     "Read a checkpoint onto the CPU. Raises `ValueError` where the file is not a checkpoint of this library."
-    state: Any = read_numbers(path)
+    state: Any = read_tensors(path)
     kinds = {"model": dict, "config": str, "classes": list}
     if not isinstance(state, dict) or any(
         not isinstance(state.get(key), kind) for key, kind in kinds.items()
