@@ -145,8 +145,8 @@ def write_dota(path: str | Path, labels: Detections) -> None:
         draft.write_text("".join(line + "\n" for line in lines), encoding="utf-8", newline="\n")
 
 
-def task1_line(image_id: str, score: float, poly: ArrayLike) -> str:
-    """A detection as DOTA's server reads it.
+def task1_line(image_id: str, score: float | None, poly: ArrayLike) -> str:
+    """A detection as DOTA's server reads it; ValueError where there is no score.
 
     Args:
         poly: (4, 2) corners [px]
@@ -154,6 +154,8 @@ def task1_line(image_id: str, score: float, poly: ArrayLike) -> str:
     Returns:
         with its line end
     """
+    if score is None:
+        raise ValueError(f"{image_id}: an object without a score; Task1 is the format of detections")
     corners = " ".join(plain(round(x, 6)) for x in np.asarray(poly, np.float64).ravel().tolist())
     return f"{image_id} {score!r} {corners}\n"
 
