@@ -146,16 +146,17 @@ def write_dota(path: str | Path, labels: Detections) -> None:
 
 
 def task1_line(image_id: str, score: float | None, poly: ArrayLike) -> str:
-    """A detection as DOTA's server reads it; ValueError where there is no score.
+    """A detection as DOTA's server reads it; ValueError without a score.
 
     Args:
+        score: in [0, 1]
         poly: (4, 2) corners [px]
 
     Returns:
         with its line end
     """
     if score is None:
-        raise ValueError(f"{image_id}: an object without a score; Task1 is the format of detections")
+        raise ValueError(f"{image_id}: expected a score for every detection; Task1 holds nothing else")
     corners = " ".join(plain(round(x, 6)) for x in np.asarray(poly, np.float64).ravel().tolist())
     return f"{image_id} {score!r} {corners}\n"
 
