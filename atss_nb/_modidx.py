@@ -2137,6 +2137,7 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                        'atss_nb.training.loop._is_before': ('course/training.html#_is_before', 'atss_nb/training/loop.py'),
                                        'atss_nb.training.loop._loss_row': ('course/training.html#_loss_row', 'atss_nb/training/loop.py'),
                                        'atss_nb.training.loop._open_run': ('course/training.html#_open_run', 'atss_nb/training/loop.py'),
+                                       'atss_nb.training.loop._rebuild': ('course/training.html#_rebuild', 'atss_nb/training/loop.py'),
                                        'atss_nb.training.loop._save': ('course/training.html#_save', 'atss_nb/training/loop.py'),
                                        'atss_nb.training.loop._score': ('course/training.html#_score', 'atss_nb/training/loop.py'),
                                        'atss_nb.training.loop._steps': ('course/training.html#_steps', 'atss_nb/training/loop.py'),

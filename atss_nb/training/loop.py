@@ -152,6 +152,17 @@ def train(
     return out
 
 
+def _rebuild(path: Path, config: TrainConfig, state: dict) -> nn.Module:
+    "The network of a checkpoint; ValueError where its configuration and its weights do not fit."
+    try:
+        model = build_model(config.model, len(state["classes"]), pretrained=False)
+        model.load_state_dict(state.get("average", state["model"]))
+    except Exception as error:  # PyTorch raises many kinds
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{path}: configuration and weights do not fit ({reason})") from error
+    return model
+
+
 def load_model(path: str | Path) -> tuple[nn.Module, TrainConfig, list[str]]:
     """Rebuild a trained detector from a checkpoint alone.
 
@@ -168,10 +179,4 @@ def load_model(path: str | Path) -> tuple[nn.Module, TrainConfig, list[str]]:
     path = inside[0] if inside else path
     state = load_checkpoint(path)
     config = TrainConfig.from_json(state["config"], path)
-    try:
-        model = build_model(config.model, len(state["classes"]), pretrained=False)
-        model.load_state_dict(state.get("average", state["model"]))
-    except Exception as error:  # PyTorch raises many kinds
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{path}: configuration and weights do not fit ({reason})") from error
-    return model.eval(), config, state["classes"]
+    return _rebuild(path, config, state).eval(), config, state["classes"]
