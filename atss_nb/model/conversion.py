@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from ..core.files import replacing
 from ..core.options import choose
 from ..geometry.boxes import AngleDef
+from .build import build_model
 from .config import ModelConfig
-from .retinanet import build_model
 
 _NAMES = {
     r"backbone\.body\.stem\.0": r"backbone.conv1",
