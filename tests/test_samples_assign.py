@@ -404,6 +404,15 @@ def test_the_best_anchor_needs_min_pos():
     torch.testing.assert_close(MaxIoU()(anchors, pair).iou, torch.tensor([0.2]))
 
 
+def test_defaults_are_those_of_the_literature():
+    "ATSS as mmrotate 1.x, the thresholds of RetinaNet, the ranges and the radius of FCOS."
+    assert ATSS() == ATSS(k=9, per_location=False, margin=0.01, upright=False)
+    assert MaxIoU() == MaxIoU(pos=0.5, neg=0.4, min_pos=0.0, low_quality=True)
+    ranges = ((-1, 64), (64, 128), (128, 256), (256, 512), (512, inf))
+    assert CenterSampling() == CenterSampling(radius=1.5, ranges=ranges, margin=0.01)
+    assert ATSS.on_host and CenterSampling.on_host and not MaxIoU.on_host
+
+
 def test_presets_differ_only_where_they_say():
     assert ATSS.preset("mmrotate-1.x") == ATSS() and ATSS.preset("paper", k=5).k == 5
     assert ATSS.preset("paper").per_location and ATSS.preset("mmdet").upright

@@ -19,7 +19,6 @@ from atss_nb.model.config import ModelConfig
 from atss_nb.model.conversion import (
     from_zero,
     load_peer,
-    load_weights,
     match_weights,
     mirrored,
     peer_name,
@@ -30,6 +29,7 @@ from atss_nb.model.heads import HeadOutput
 from atss_nb.recipes.recipes import find_recipe, override
 from atss_nb.samples.anchors import AnchorGrid
 from atss_nb.samples.coders import DeltaXYWHA
+from atss_nb.training.weights import load_weights
 
 GOLDEN = Path(__file__).parent / "golden"
 KINDS = {

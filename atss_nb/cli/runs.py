@@ -196,8 +196,9 @@ _RECIPES = {
 def _convert_weights(args: argparse.Namespace) -> None:
     "Turn a checkpoint of mmrotate, or of the table's project, into ours."
     from atss_nb.model.build import build_model
-    from atss_nb.model.conversion import load_peer, read_peer, save_weights
+    from atss_nb.model.conversion import load_peer, read_peer
     from atss_nb.recipes.recipes import find_recipe, override
+    from atss_nb.training.weights import save_weights
 
     recipe = override(find_recipe(args.recipe), args.set)
     model = build_model(recipe.model, len(recipe.data.classes), pretrained=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ..core.files import replacing
-from ..model.conversion import read_numbers
+from ..model.conversion import read_tensors
 
 
 def save_checkpoint(path: str | Path, state: dict) -> None:
@@ -28,7 +28,7 @@ def save_checkpoint(path: str | Path, state: dict) -> None:
 
 def load_checkpoint(path: str | Path) -> dict:
     "Read a checkpoint onto the CPU. Raises `ValueError` where the file is not a checkpoint of this library."
-    state = read_numbers(path)
+    state = read_tensors(path)
     if not isinstance(state, dict) or not {"model", "config", "classes"} <= state.keys():
         raise ValueError(
             f"{path} is no checkpoint of atss_nb: expected the entries model, config and classes"
