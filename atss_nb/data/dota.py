@@ -156,7 +156,7 @@ def task1_line(image_id: str, score: float | None, poly: ArrayLike) -> str:
         with its line end
     """
     if score is None:
-        raise ValueError(f"{image_id}: expected a score for every detection")
+        raise ValueError(f"{image_id}: expected a score for every detection; Task1 holds nothing else")
     corners = " ".join(plain(round(x, 6)) for x in np.asarray(poly, np.float64).ravel().tolist())
     return f"{image_id} {score!r} {corners}\n"
 
