@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..core.files import replacing
-from ..model.retinanet import build_model
+from ..model.build import build_model
 from .checkpoints import Log, load_checkpoint, read_log, save_checkpoint, write_log_table
 from .engine import Stop
 from .memory import explain_out_of_memory

@@ -21,8 +21,8 @@ from ..core.devices import best_precision
 from ..data.datasets import DetectionDataset, collate, repeat_factors
 from ..data.folders import NoSuchSplit
 from ..evaluation.evaluate import Evaluation, evaluate
+from ..model.build import build_model
 from ..model.detect import predict_dataset
-from ..model.retinanet import build_model
 from ..model.targets import LateCheck, RunHooks, check_finite, ignored_objects, padded_size
 from .engine import ALONE, Engine, start_engine
 from .order import Batches, Replayable
