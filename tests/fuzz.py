@@ -36,8 +36,8 @@ from atss_nb.data.formats import FORMATS
 from atss_nb.evaluation.submission import check_submission, read_submission, write_submission
 from atss_nb.evaluation.task1 import read_image_ids, read_results, write_task1
 from atss_nb.inference.outputs import read_predictions_json, write_predictions_json
+from atss_nb.model.build import build_model
 from atss_nb.model.config import ModelConfig
-from atss_nb.model.retinanet import build_model
 from atss_nb.recipes.recipes import describe, override
 from atss_nb.recipes.table import RECIPES
 from atss_nb.tiles.merge import read_places, read_tile_detections

@@ -79,14 +79,12 @@ def plan_split(folder: str | Path, tiling: Tiling) -> dict:
 def _is_place(name: str, place: object) -> bool:
     "Whether a tile's entry is its image, x, y, side and scale."
     kinds = (str, int, int, int, int | float)
-    return (
-        isinstance(place, list)
-        and len(place) == len(kinds)
-        and all(isinstance(x, kind) and not isinstance(x, bool) for x, kind in zip(place, kinds, strict=True))
-        and 0 < place[-1] < math.inf
-        and name == Path(name).name != ".."
-        and len(place[0].split()) == 1
-    )
+    if (
+        not isinstance(place, list)
+        or [isinstance(*pair) for pair in zip(place, kinds, strict=False)] != [True] * 5
+    ):
+        return False
+    return name == Path(name).name != ".." and len(place[0].split()) == 1 and 0 < place[4] < math.inf
 
 
 def read_plan(folder: str | Path) -> dict:
