@@ -236,14 +236,14 @@ def claim_files(
         inputs: what it reads
         overwrite: replace what somebody else made
     """
-    paths, inputs = [Path(path) for path in paths], list(inputs)
-    for path in () if overwrite else paths:
-        _check_file(path, inputs)
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sweep_drafts(path.parent)
-    _note_files(paths, command, pending=True)
+    files, inputs = [Path(path) for path in paths], list(inputs)
+    for file in () if overwrite else files:
+        _check_file(file, inputs)
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        sweep_drafts(file.parent)
+    _note_files(files, command, pending=True)
     try:
         yield
     finally:
-        _note_files(paths, command, pending=False)
+        _note_files(files, command, pending=False)

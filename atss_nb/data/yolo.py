@@ -22,8 +22,8 @@ _NOTHING = (None, "", "~", "null")
 def _parse_yaml(path: Path) -> dict:
     "What stands there, all of it as text: `no` and `737` are names as well."
     try:
-        content = yaml.load(read_text(path), yaml.BaseLoader)
-    except yaml.YAMLError as error:
+        content = yaml.load(read_text(path), yaml.BaseLoader)  # noqa: S506  it makes nothing but text
+    except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         raise wrong(
             path, mark.line + 1 if mark else 1, getattr(error, "problem", str(error)), "valid YAML"
@@ -61,16 +61,22 @@ def read_data_yaml(path: str | Path) -> tuple[dict[int, str], dict[str, list[str
 
 
 def _names(path: Path, content: dict) -> dict[int, str]:
-    names = content.get("names")
-    names = dict(enumerate(names)) if isinstance(names, list) else names
-    right = isinstance(names, dict) and all(
-        str(k).isascii() and str(k).isdigit() and isinstance(v, str) for k, v in names.items()
+    given = content.get("names")
+    given = {str(i): name for i, name in enumerate(given)} if isinstance(given, list) else given
+    right = (
+        isinstance(given, dict)
+        and all(map(_is_number, given))
+        and all(isinstance(v, str) and v for v in given.values())
     )
-    if not right or not names or len(set(names.values())) < len(names):
-        raise wrong(path, "names", names, "a list of different names, or a table from number to name")
-    if as_number(content.get("nc", len(names))) != len(names):
-        raise wrong(path, "nc", content["nc"], f"the number of names, {len(names)}")
-    return {int(str(number)): name for number, name in names.items()}
+    if not given or not right or len(set(given.values())) < len(given):
+        raise wrong(path, "names", given, "a list of different names, or a table from number to name")
+    if content.get("nc", str(len(given))) != str(len(given)):
+        raise wrong(path, "nc", content["nc"], f"the number of names, {len(given)}")
+    return {int(number): name for number, name in given.items()}
+
+
+def _is_number(text: object) -> bool:
+    return isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 10
 
 
 def _parse_line(

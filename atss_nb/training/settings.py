@@ -8,14 +8,18 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 from pydantic import AfterValidator, Field
 
+from ..core.errors import wrong
+from ..core.files import json_value
 from ..core.options import choose
 from atss_nb.core.records import (
     AtLeastZero,
+    ConfigError,
     Count,
     FromList,
     Positive,
@@ -110,9 +114,19 @@ class TrainConfig:
     seed: Whole = 0
 
     @classmethod
-    def from_json(cls, text: str) -> "TrainConfig":
-        "The inverse of `to_json`."
-        return cls(**json.loads(text))
+    def from_json(cls, text: str, path: str | Path = "configuration") -> "TrainConfig":
+        """The inverse of `to_json`. ValueError that names file, field and value.
+
+        Args:
+            path: the file that it is from, for errors
+        """
+        values = json_value(text, Path(path))
+        if not isinstance(values, dict):
+            raise wrong(Path(path), 1, values, "a table of settings")
+        try:
+            return cls(**values)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
 
     def to_json(self) -> str:
         "The settings as JSON that `from_json` reads."
@@ -176,7 +190,7 @@ def open_split(config: TrainConfig, name: str, augment: bool = False) -> Detecti
         steps.append(RandomFlip(angle, directions=("horizontal",)))
         steps += [RandomQuarterTurn(angle)] if config.quarter_turns else []
         steps += [Photometric()] if config.photometric else []
-    options = {"angle": config.model.angle, "transforms": Compose(steps), "fit": config.fit}
+    options: dict = {"angle": config.model.angle, "transforms": Compose(steps), "fit": config.fit}
     if name == config.train_split:  # what is scored is scored whole
         options |= {"keep_empty": config.keep_empty, "max_difficulty": config.max_difficulty}
     return open_dataset(config.data, name, config.format or None, list(config.classes) or None, **options)
