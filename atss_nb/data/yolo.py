@@ -19,8 +19,21 @@ from .json import outline
 _NOTHING = (None, "", "~", "null")
 
 
+def _is_number(text: object) -> bool:
+    return isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 10
+
+
+def _folders(path: Path, key: str, value: object) -> list[str]:
+    folders = [value] if isinstance(value, str) else value
+    if not isinstance(folders, list) or not all(isinstance(one, str) for one in folders):
+        raise wrong(path, key, value, "a folder, a list of images, or several of them")
+    return folders
+
+
 def _parse_yaml(path: Path) -> dict:
     "What stands there, all of it as text: `no` and `737` are names as well."
+    if path.suffix == ".txt":  # the names alone, one a line
+        return {"names": [line.strip() for line in read_text(path).split("\n") if line.strip()]}
     try:
         content = yaml.load(read_text(path), yaml.BaseLoader)  # noqa: S506  it makes nothing but text
     except (yaml.YAMLError, RecursionError) as error:
@@ -35,7 +48,7 @@ def _parse_yaml(path: Path) -> dict:
 
 def data_home(path: Path) -> Path:
     "The folder that a data.yaml's paths are relative to: what its key `path` names, else where it lies."
-    root = _parse_yaml(path).get("path") if path.suffix != ".txt" else None
+    root = _parse_yaml(path).get("path")
     named = path.parent / root if isinstance(root, str) and root not in _NOTHING else path.parent
     return named if named.is_dir() else path.parent
 
@@ -47,17 +60,9 @@ def read_data_yaml(path: str | Path) -> tuple[dict[int, str], dict[str, list[str
         number -> name; split -> folders or lists of images, as written
     """
     path = Path(path)
-    if path.suffix == ".txt":
-        return _names(
-            path, {"names": [line.strip() for line in read_text(path).split("\n") if line.strip()]}
-        ), {}
     content = _parse_yaml(path)
-    splits = {key: content[key] for key in ("train", "val", "test") if content.get(key) not in _NOTHING}
-    places = {key: [value] if isinstance(value, str) else value for key, value in splits.items()}
-    for key, values in places.items():
-        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-            raise wrong(path, key, values, "a folder of images, a list of them, or several")
-    return _names(path, content), places
+    splits = [key for key in ("train", "val", "test") if content.get(key) not in _NOTHING]
+    return _names(path, content), {key: _folders(path, key, content[key]) for key in splits}
 
 
 def _names(path: Path, content: dict) -> dict[int, str]:
@@ -73,10 +78,6 @@ def _names(path: Path, content: dict) -> dict[int, str]:
     if content.get("nc", str(len(given))) != str(len(given)):
         raise wrong(path, "nc", content["nc"], f"the number of names, {len(given)}")
     return {int(number): name for number, name in given.items()}
-
-
-def _is_number(text: object) -> bool:
-    return isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 10
 
 
 def _parse_line(
