@@ -358,6 +358,8 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                       'atss_nb.data.folders._image_lists': ( 'workshop/data/folders.html#_image_lists',
                                                                              'atss_nb/data/folders.py'),
                                       'atss_nb.data.folders._merged': ('workshop/data/folders.html#_merged', 'atss_nb/data/folders.py'),
+                                      'atss_nb.data.folders._without_objects': ( 'workshop/data/folders.html#_without_objects',
+                                                                                 'atss_nb/data/folders.py'),
                                       'atss_nb.data.folders.by_lists': ('workshop/data/folders.html#by_lists', 'atss_nb/data/folders.py'),
                                       'atss_nb.data.folders.by_split': ('workshop/data/folders.html#by_split', 'atss_nb/data/folders.py'),
                                       'atss_nb.data.folders.distinct_names': ( 'workshop/data/folders.html#distinct_names',

@@ -82,6 +82,14 @@ def split_folders(root: Path) -> dict[str, Path]:
     return found or {"": root}
 
 
+def _without_objects(bare: Sequence[LabelledImage], where: str) -> None:
+    "Images that need no label file, since nothing is on them."
+    for one in bare:
+        one.annotation = Detections.from_polygons([], [], image_id=one.name)
+    if bare:
+        warn(f"{where}: {len(bare)} images without a label file are taken as images without objects")
+
+
 _BY_PRODUCT = re.compile(
     r"thumbs\.db|desktop\.ini|.*\.(aux\.xml|ovr|tfw|tifw|jgw|jpgw|pgw|pngw|wld|prj|cache)", re.IGNORECASE
 )
@@ -137,20 +145,14 @@ def pair(
     Returns:
         by name
     """
-    if suffix == ".txt" and "classes" not in images:
-        labels = {name: path for name, path in labels.items() if name != "classes"}  # a list of names
-    problems += [
-        f"{labels[name]}: no image of this name in {where}" for name in labels.keys() - images.keys()
-    ]
+    lost = labels.keys() - images.keys() - ({"classes"} if suffix == ".txt" else set())  # a list of names
+    problems += [f"{labels[name]}: no image of this name in {where}" for name in lost]
     if optional is None:
         optional = split == "test" and not labels.keys() & images.keys()
     pairs = [LabelledImage(name, split, images[name], labels.get(name)) for name in sorted(images)]
     bare = [one for one in pairs if one.label is None]
     if background and len(bare) < len(pairs):
-        for one in bare:
-            one.annotation = Detections.from_polygons([], [], image_id=one.name)
-        if bare:
-            warn(f"{where}: {len(bare)} images without a label file are taken as images without objects")
+        _without_objects(bare, where)
     elif not optional:
         problems += [f"{one.image}: no label file {one.name}{suffix}" for one in bare]
     return pairs
