@@ -16,8 +16,9 @@ from atss_nb.samples import assign as module
 from atss_nb.samples import nearest as nearest_module
 from atss_nb.samples import overlapping as overlapping_module
 from atss_nb.samples.anchors import AnchorGrid, Anchors, compare
-from atss_nb.samples.assign import ATSS, CenterSampling, MaxIoU, Reason
+from atss_nb.samples.assign import ATSS, CenterSampling, MaxIoU
 from atss_nb.samples.claims import stack_ground_truths
+from atss_nb.samples.explanation import Reason
 
 RECORDED = np.load(Path(__file__).parent / "golden" / "06_atss.npz")
 SCENES = sorted({key.split("|")[0] for key in RECORDED.files})

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..core.files import replacing
+from ..model.build import build_model
 from ..model.config import ModelConfig
-from ..model.retinanet import build_model
 
 
 def save_weights(path: str | Path, model: nn.Module, classes: Sequence[str]) -> Path:
