@@ -18,9 +18,11 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..core.errors import LabelError, raise_problems
-from ..core.files import fingerprint, replacing
+from ..core.errors import LabelError, raise_problems, wrong
+from ..core.files import fingerprint, replacing, sweep_drafts
 from ..core.images import WHOLE, ImageReader, check_image, is_image, open_image
+from ..core.names import check_image_name
+from ..core.outputs import locked, refuse_inputs
 from ..data.dota import read_dota, write_dota
 from .tiles import STYLES, Tile, Tiling, make_tiles, tile_objects
 from .windows import ScaledImage
@@ -150,6 +152,10 @@ def _make_room(out: Path, plan: dict, old: dict, overwrite: bool) -> None:
             f"{out} holds a split with other {', '.join(parts)}: choose another folder, or overwrite it"
         )
     for name in old["tiles"]:
+        check_image_name(out / "split.json", "tiles", name)
+        if Path(name).name != name:
+            raise wrong(out / "split.json", "tiles", name, "names of tiles, without folders")
+    for name in old["tiles"]:
         (out / "images" / f"{name}.png").unlink(missing_ok=True)
         (out / "labelTxt" / f"{name}.txt").unlink(missing_ok=True)
 
@@ -159,13 +165,13 @@ def _open_out(out: Path, plan: dict, overwrite: bool, labelled: bool) -> None:
     record, text = out / "split.json", json.dumps(plan, indent=1) + "\n"
     for name in ("images", "labelTxt") if labelled else ("images",):
         (out / name).mkdir(parents=True, exist_ok=True)
-        for path in (out / name).glob(".[0-9]*.*"):
-            path.unlink()  # a draft of a process that was killed
+        sweep_drafts(out / name)
     old = json.loads(record.read_text("utf-8")) if record.exists() else None
-    if old is None and any((out / "images").iterdir()):
-        raise FileExistsError(
-            f"{out}: images is not empty, and there is no split.json; choose another folder"
-        )
+    for name in ("images", "labelTxt") if old is None else ():
+        if any((out / name).glob("[!.]*")):
+            raise FileExistsError(
+                f"{out}: {name} is not empty, and there is no split.json; choose another folder"
+            )
     if old not in (None, json.loads(text)):
         _make_room(out, json.loads(text), old, overwrite)
     with replacing(record) as draft:
@@ -186,6 +192,18 @@ class SplitReport(NamedTuple):
     lost: dict[str, list[int]]
 
 
+def _write_tiles(plan: dict, work: Sequence[_Work], workers: int, progress: bool) -> SplitReport:
+    "Cut what is not there yet, and count."
+    objects, kept = {}, defaultdict(set)
+    with tqdm(total=len(plan["tiles"]), desc="tiles", disable=not progress) as bar:
+        for name, count, objects[name], labelled_rows in _results(work, workers):
+            kept[name] |= labelled_rows
+            bar.update(count)
+    left = {name: sorted(set(range(objects[name])) - kept[name]) for name in plan["images"]}
+    lost = {name: rows for name, rows in left.items() if rows}
+    return SplitReport(len(plan["images"]), len(plan["tiles"]), sum(objects.values()), lost)
+
+
 def split(
     folder: str | Path,
     out: str | Path,
@@ -204,13 +222,9 @@ def split(
         progress: show a bar
     """
     folder, out = Path(folder), Path(out)
+    refuse_inputs(out, [folder])
     plan = plan_split(folder, tiling)
-    _open_out(out, plan, overwrite, (folder / "labelTxt").is_dir())
-    work, objects, kept = list(_pieces(folder, out, plan, tiling)), {}, defaultdict(set)
-    with tqdm(total=len(plan["tiles"]), desc="tiles", disable=not progress) as bar:
-        for name, count, objects[name], labelled_rows in _results(work, workers):
-            kept[name] |= labelled_rows
-            bar.update(count)
-    left = {name: sorted(set(range(objects[name])) - kept[name]) for name in plan["images"]}
-    lost = {name: rows for name, rows in left.items() if rows}
-    return SplitReport(len(plan["images"]), len(plan["tiles"]), sum(objects.values()), lost)
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        _open_out(out, plan, overwrite, (folder / "labelTxt").is_dir())
+        return _write_tiles(plan, list(_pieces(folder, out, plan, tiling)), workers, progress)
