@@ -37,6 +37,7 @@ lint: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check --select F --isolated atss_nb
+	@$(BIN)/mypy
 
 gate: $(READY)
 	@echo "== Notebooks, package and README agree, and the notebooks are clean"

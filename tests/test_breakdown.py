@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from atss_nb.cli.main import main
 from atss_nb.core.errors import LabelError
+from atss_nb.data.detections import Detections
 from atss_nb.evaluation.breakdown import MEASURES, _matching, _weighted_means, analyze, bootstrap, evaluate_by
 from atss_nb.evaluation.errors import ERRORS, best_f1, confusion_matrix, error_types
 from atss_nb.evaluation.evaluate import IOU_THRESHOLDS, evaluate
 from atss_nb.evaluation.matching import as_case
-from atss_nb.evaluation.task1 import Prediction, read_merged, read_results
+from atss_nb.evaluation.task1 import read_merged, read_results
 from atss_nb.geometry.boxes import hbb2obb, obb2hbb
 from atss_nb.geometry.overlap import box_iou_rotated
 
@@ -244,7 +245,7 @@ def test_merged_takes_predictions_and_names_bad_ones(tmp_path):
     boxes = torch.tensor([[20.0, 20, 30, 10, 0.2]])
     labels, score = torch.tensor([0]), torch.tensor([0.9])
     parts = [
-        Prediction(f"p__64__{x}___0", boxes - torch.tensor([x, 0, 0, 0, 0]), score, labels, ("ship",))
+        Detections(boxes - torch.tensor([x, 0, 0, 0, 0]), labels, ("ship",), score, f"p__64__{x}___0")
         for x in (0, 8)
     ]
     shutil.copytree(SET / "labelTxt", tmp_path / "labelTxt")

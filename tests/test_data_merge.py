@@ -17,7 +17,13 @@ from atss_nb.evaluation.evaluate import evaluate
 from atss_nb.evaluation.task1 import read_task1
 from atss_nb.geometry.quads import quad_iou
 from atss_nb.scenes.scenes import write_scenes
-from atss_nb.tiles.merge import batched_nms_polygons, keep_best, merge_results, read_found, tile_from_name
+from atss_nb.tiles.merge import (
+    batched_nms_polygons,
+    merge_images,
+    merge_results,
+    read_tile_detections,
+    tile_from_name,
+)
 from atss_nb.tiles.split import split
 from atss_nb.tiles.tiles import Tiling
 
@@ -90,7 +96,7 @@ def test_round_trip(style, rates, nms, tmp_path):
     predictions = read_task1(tmp_path / "merged", classes, list(labels))
     targets = [as_target(label, classes) for label in labels.values()]
     assert [len(p.boxes) for p in predictions] == [len(label) for label in labels.values()]
-    result = evaluate([vars(p) for p in predictions], targets, classes)
+    result = evaluate(predictions, targets, classes)
     assert result.AP50 == 1 and (kit or result.AP75 == 1)
 
 
@@ -163,7 +169,7 @@ def test_empty_missing_and_same_folders(tmp_path):
     (tmp_path / "Task1_ship.txt").write_text("")
     assert merge_results(tmp_path, tmp_path / "out") == {"Task1_ship.txt": (0, 0)}
     assert (tmp_path / "out/Task1_ship.txt").read_text() == ""
-    assert len(keep_best(read_found(tmp_path / "Task1_ship.txt"), nms="rotated").scores) == 0
+    assert merge_images(read_tile_detections(tmp_path / "Task1_ship.txt"), nms="rotated") == []
     with pytest.raises(FileExistsError, match="choose another folder"):
         merge_results(tmp_path, tmp_path)
     (tmp_path / "split.json").write_text("{}")

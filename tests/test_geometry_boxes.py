@@ -224,6 +224,42 @@ def test_shapes_without_boxes_and_with_more_axes():
     assert poly2obb(torch.full((1, 4, 2), 7.0), "le90")[0].tolist() == [7, 7, 0, 0, 0]
 
 
+def test_more_axes_are_rows_in_another_order():
+    draw = torch.Generator().manual_seed(0)
+    boxes = torch.rand(2, 3, 5, generator=draw, dtype=torch.float64) * torch.tensor([90, 90, 40, 20, 6]) + 1
+    other = boxes.roll(1, 0) + torch.tensor([5, 5, 9, 9, 1])
+    polys = obb2poly(boxes) + torch.rand(2, 3, 4, 2, generator=draw)
+    moves = [
+        obb2poly,
+        obb2hbb,
+        lambda b: hbb2obb(obb2hbb(b)),
+        lambda b: flip_boxes(b, (90, 120), "diagonal"),
+        lambda b: rotate_boxes(b, 0.3, (4, 5)),
+        lambda b: scale_boxes(b, 0.5, 0.7),
+        lambda b: shift_boxes(b, 1, 2),
+        lambda b: hull_area(b, other.reshape(b.shape)),
+        *(lambda b, name=name: regularize(b, name) for name in DEFINITIONS),
+        *(
+            lambda b, name=name: convert(b, "le90", name)
+            for name in ("oc_old", "detectron2", "torchvision_xywhr")
+        ),
+    ]
+    for move in moves:
+        assert torch.equal(move(boxes).flatten(0, 1), move(boxes.flatten(0, 1)))
+        assert torch.equal(move(boxes)[1, 2], move(boxes.flatten(0, 1))[5])
+    for fit in ("edges", "min_area"):
+        assert torch.equal(
+            poly2obb(polys, "le90", fit).flatten(0, 1), poly2obb(polys.flatten(0, 1), "le90", fit)
+        )
+        assert torch.equal(poly2obb(polys[0, 0], "le90", fit), poly2obb(polys, "le90", fit)[0, 0])
+    boxes[1, 0, 2] = -7.5
+    with pytest.raises(ValueError, match="boxes, row 3: .* -7.5"):
+        check_boxes(boxes)
+    polys[1, 1, 0, 0] = math.nan
+    with pytest.raises(ValueError, match=r"polys, row 4: .*\[\[nan"):
+        poly2obb(polys, "le90")
+
+
 def test_importing_compiles_nothing():
     code = """
 from atss_nb.geometry import kernels, nms, operators

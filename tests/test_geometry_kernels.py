@@ -2,6 +2,7 @@
 
 Each test runs processes of its own on a copy of the package, as it would be installed."""
 
+import importlib.util
 import os
 import re
 import shutil
@@ -10,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from atss_nb.geometry import kernels
 
 PACKAGE = Path(__file__).resolve().parent.parent / "atss_nb"
 SUPPRESS = """
@@ -66,13 +69,13 @@ def nowhere(site: Path) -> dict[str, str]:
 
 
 def test_suppression_acts_on_the_overlap_of_an_upgrade(site):
-    kernels = site / "atss_nb" / "geometry" / "kernels.py"
+    file = site / "atss_nb" / "geometry" / "kernels.py"
     assert run(site, SUPPRESS)[0] == "[0]"
-    text, old = kernels.read_text(), kernels.stat()
+    text, old = file.read_text(), file.stat()
     changed = text.replace("return area if area > zero", "return area / 2 if area > zero")
     assert changed != text
-    kernels.write_text(changed)
-    os.utime(kernels, ns=(old.st_atime_ns, old.st_mtime_ns))  # as in wheels, whose files may be of one age
+    file.write_text(changed)
+    os.utime(file, ns=(old.st_atime_ns, old.st_mtime_ns))  # as in wheels, whose files may be of one age
     assert run(site, SUPPRESS)[0] == "[0, 1]"
 
 
@@ -118,6 +121,25 @@ def test_one_place_says_how_kernels_are_compiled():
         p.name for p in PACKAGE.rglob("*.py") if re.search(r"\bn?jit\b|njit|register_jitable", p.read_text())
     ]
     assert set(compiled) == {"kernels.py", "overlap_cuda.py"}
+
+
+def test_any_file_with_kernels_counts(site):
+    spec = importlib.util.spec_from_file_location("copied", site / "atss_nb" / "geometry" / "kernels.py")
+    copied = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(copied)
+    before = copied._sources()
+    for file in (site / "atss_nb").rglob("*.py"):
+        text = file.read_text()
+        file.write_text(text + "\n# changed\n")
+        changed = copied._sources.__wrapped__() != before
+        assert changed == ("\n@kernel" in text or "\n@scalar" in text), file
+        file.write_text(text)
+    assert copied._sources.__wrapped__() == before
+
+
+def test_kernels_release_the_lock_and_divide_as_numpy_does():
+    options = kernels.fit_smallest_boxes.targetoptions
+    assert options["nogil"] and options["error_model"] == "numpy"
 
 
 def test_without_torch():

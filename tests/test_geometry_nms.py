@@ -139,5 +139,11 @@ def test_soft_suppression():
     torch.testing.assert_close(lowered, want[order].float())
 
 
+def test_soft_suppression_stops_at_a_thousandth():
+    boxes = torch.tensor([[0, 0, 9, 9, 0.0], [50, 0, 9, 9, 0], [90, 0, 9, 9, 0]])
+    kept, lowered = soft_nms_rotated(boxes, torch.tensor([0.0009, 0.5, 0.0011]))
+    assert kept.tolist() == [1, 2] and lowered.tolist() == pytest.approx([0.5, 0.0011])
+
+
 def test_reference_cases_are_all_there():
     assert len(CASES) == len(json.loads((Path(__file__).parent / "golden" / "08_nms.json").read_text()))

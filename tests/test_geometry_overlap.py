@@ -60,6 +60,29 @@ def test_no_area_no_overlap(dtype):
         assert not box_iou_rotated(solid, flat, mode).any()
 
 
+@pytest.mark.parametrize("side", [1e19, 3e19, 1e25, 1e38])
+def test_areas_that_float32_cannot_hold(side):
+    huge = torch.tensor([[0, 0, side, side, 0.0], [0, 0, side, side, 0.3], [5, 5, side, side, 0.1]])
+    some = torch.cat([huge, torch.tensor([[5.0, 5, 9, 9, 0.1]])])
+    for mode in ("iou", "iof"):
+        value = box_iou_rotated(some, some, mode)
+        assert ((value >= 0) & (value <= 1)).all()
+    assert not box_iou_rotated(huge, huge).any()
+
+
+@both_precisions
+@pytest.mark.parametrize("mode", ["iou", "iof"])
+def test_no_area_no_gradient(dtype, mode):
+    flat = torch.tensor(
+        [[5, 5, 0, 9, 0.3], [5, 5, 9, 0, 0.3], [5, 5, 0, 0, 0], [5, 5, 0, 9, 0.3]], dtype=dtype
+    )
+    other = torch.tensor([[5, 5, 9, 9, 0.1]] * 3 + [[5, 5, 0, 9, 0.3]], dtype=dtype)
+    for a, b in ((flat, other), (other, flat)):
+        sides = [t.clone().requires_grad_() for t in (a, b)]
+        for grad in torch.autograd.grad(box_iou_rotated(*sides, mode, aligned=True).sum(), sides):
+            assert not grad.any()
+
+
 @both_precisions
 def test_apart_is_exactly_zero(dtype):
     apart = np.isin(PAIRS["category"], ["disjoint_far"])

@@ -11,7 +11,7 @@ from torch import nn
 from atss_nb.cli.main import main
 from atss_nb.geometry.overlap import box_iou_rotated
 from atss_nb.inference import looks
-from atss_nb.inference.outputs import read_json
+from atss_nb.inference.outputs import read_predictions_json
 from atss_nb.inference.predict import predict
 from atss_nb.model.retinanet import ModelConfig, build_model
 from atss_nb.training.checkpoints import save_checkpoint
@@ -170,7 +170,7 @@ def pictures(tmp_path_factory):
 
 
 def found_in(folder) -> dict:
-    return {p.image_id: p for p in read_json(folder / "predictions.json")}
+    return {p.image_id: p for p in read_predictions_json(folder / "predictions.json")}
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from PIL import Image
 from torch import nn
 
 from atss_nb.core.errors import LabelError
+from atss_nb.data.detections import Detections
 from atss_nb.evaluation.evaluate import evaluate
-from atss_nb.evaluation.task1 import Prediction, read_task1, write_task1
+from atss_nb.evaluation.task1 import read_task1, write_task1
 from atss_nb.geometry.boxes import obb2poly
 from atss_nb.inference.predict import predict
 from atss_nb.model.detect import detect, predict_dataset
@@ -121,7 +122,7 @@ def test_task1_round_trip(tmp_path_factory, images):
         rows = sorted(rows, key=lambda row: row[2])  # the files are by class
         boxes = torch.tensor([row[0] for row in rows], dtype=torch.float64).view(-1, 5)
         scores, labels = torch.tensor([row[1] for row in rows]), torch.tensor([row[2] for row in rows]).long()
-        wrote.append(Prediction(f"P{i}", boxes, scores, labels, classes))
+        wrote.append(Detections(boxes, labels, classes, scores, f"P{i}"))
     write_task1(folder, wrote)
     read = read_task1(folder, classes, [p.image_id for p in wrote])
     for a, b in zip(wrote, read, strict=True):
@@ -161,9 +162,9 @@ def test_a_missing_class_file_is_no_empty_answer(tmp_path):
 
 
 def test_task1_refuses_ids_that_break_the_format(tmp_path):
-    one = Prediction("a", torch.zeros(0, 5), torch.zeros(0), torch.zeros(0).long(), ("ship",))
+    one = Detections(torch.zeros(0, 5), torch.zeros(0).long(), ("ship",), torch.zeros(0), "a")
     for ids in (("a", "a"), ("a b",), ("",)):
-        predictions = [Prediction(i, one.boxes, one.scores, one.labels, one.classes) for i in ids]
+        predictions = [Detections(one.boxes, one.labels, one.classes, one.scores, i) for i in ids]
         with pytest.raises(ValueError, match="image_id"):
             write_task1(tmp_path, predictions)
     assert list(tmp_path.iterdir()) == []

@@ -114,7 +114,7 @@ def docstring_lines(node: ast.AST) -> int:
 def test_modules_read_from_top_to_bottom(path):
     source = path.read_text(encoding="utf-8")
     described = sum(map(docstring_lines, ast.walk(ast.parse(source))))
-    assert len(source.splitlines()) - described <= 310, "300 lines, docstrings aside"
+    assert len(source.splitlines()) - described <= 300, "300 lines, docstrings aside"
 
 
 # Lessons

@@ -10,11 +10,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atss_nb.cli.images import FORMATS, write_found
+from atss_nb.cli.images import OUTPUT_FORMATS, write_found
+from atss_nb.data.detections import Detections
 from atss_nb.data.dota import read_dota
-from atss_nb.evaluation.task1 import Prediction, read_task1
+from atss_nb.data.exchange import COLUMNS
+from atss_nb.evaluation.task1 import read_task1
 from atss_nb.geometry.boxes import obb2poly
-from atss_nb.inference.outputs import COLUMNS, image_place, read_json, write_csv, write_geojson, write_json
+from atss_nb.inference.outputs import (
+    image_place,
+    read_predictions_json,
+    write_geojson,
+    write_predictions_csv,
+    write_predictions_json,
+)
 
 number = st.floats(-5000, 5000, width=32)
 side = st.floats(1, 500, width=32)
@@ -25,10 +33,10 @@ row = st.tuples(
 )
 
 
-def prediction(name: str, rows, source=None) -> Prediction:
+def prediction(name: str, rows, source=None) -> Detections:
     boxes = torch.tensor([r[0] for r in rows]).view(-1, 5)
     scores, labels = torch.tensor([r[1] for r in rows]), torch.tensor([r[2] for r in rows]).long()
-    return Prediction(name, boxes, scores, labels, ("ship", "storage-tank"), source)
+    return Detections(boxes, labels, ("ship", "storage-tank"), scores, name, source)
 
 
 ROWS = [((60.0, 40.0, 50.0, 20.0, 0.5), 0.9, 0), ((140.3, 60.0, 30.0, 20.0, 0.1), 0.1, 1)]
@@ -39,11 +47,11 @@ ROWS = [((60.0, 40.0, 50.0, 20.0, 0.5), 0.9, 0), ((140.3, 60.0, 30.0, 20.0, 0.1)
 def test_json_and_csv_keep_every_digit(tmp_path_factory, images):
     folder = tmp_path_factory.mktemp("outputs")
     wrote = [prediction(f"P{i}", rows) for i, rows in enumerate(images)]
-    write_json(folder / "a.json", wrote)
-    for a, b in zip(wrote, read_json(folder / "a.json"), strict=True):
+    write_predictions_json(folder / "a.json", wrote)
+    for a, b in zip(wrote, read_predictions_json(folder / "a.json"), strict=True):
         assert a.image_id == b.image_id and a.classes == b.classes
         assert all(torch.equal(getattr(a, key), getattr(b, key)) for key in ("boxes", "scores", "labels"))
-    write_csv(folder / "a.csv", wrote)
+    write_predictions_csv(folder / "a.csv", wrote)
     with (folder / "a.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     assert [float(x["score"]) for x in lines] == [s for p in wrote for s in p.scores.tolist()]
@@ -62,9 +70,9 @@ def geotiff(path, crs="EPSG:32632"):
 
 def test_every_format_in_one_call(tmp_path):
     found = prediction("map", ROWS, geotiff(tmp_path / "map.tif"))
-    write_found(tmp_path, [found], list(FORMATS), 0.5)
+    write_found(tmp_path, [found], list(OUTPUT_FORMATS), 0.5)
     assert len(read_task1(tmp_path, found.classes, ["map"])[0]) == len(
-        read_json(tmp_path / "predictions.json")[0]
+        read_predictions_json(tmp_path / "predictions.json")[0]
     )
     labels = read_dota(tmp_path / "labelTxt/map.txt")
     assert labels.names == ["ship"]  # the other scores less than 0.5
@@ -99,10 +107,10 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch):
 def test_other_files_are_refused(tmp_path, text):
     (tmp_path / "other.json").write_text(text)
     with pytest.raises(ValueError, match="other.json"):
-        read_json(tmp_path / "other.json")
+        read_predictions_json(tmp_path / "other.json")
 
 
 def test_one_name_for_two_images_is_refused(tmp_path):
     with pytest.raises(ValueError, match="2 times"):
-        write_json(tmp_path / "a.json", [prediction("a", ROWS)] * 2)
+        write_predictions_json(tmp_path / "a.json", [prediction("a", ROWS)] * 2)
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,7 @@ from PIL import Image
 
 import atss_nb.core.images as windows
 from atss_nb.cli.images import draw_prediction
-from atss_nb.evaluation.task1 import Prediction
+from atss_nb.data.detections import Detections
 from atss_nb.tiles.windows import preview
 
 
@@ -46,7 +46,7 @@ def test_boxes_shrink_with_the_picture(tmp_path):
     pixels = np.zeros((100, 4096, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     box = torch.tensor([[3000.0, 50.0, 400.0, 60.0, 0.0]])
-    found = Prediction("wide", box, torch.tensor([0.9]), torch.tensor([0]), ("field",))
+    found = Detections(box, torch.tensor([0]), ("field",), torch.tensor([0.9]), "wide")
     draw_prediction(tmp_path / "drawn.png", tmp_path / "wide.png", found)
     drawn = np.asarray(Image.open(tmp_path / "drawn.png").convert("RGB")).astype(int)
     assert drawn.shape == (50, 2048, 3)

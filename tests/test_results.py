@@ -12,8 +12,9 @@ import torch
 from atss_nb.cli.main import main
 from atss_nb.cli.results import PROTOCOL_NAMES
 from atss_nb.core.errors import LabelError
+from atss_nb.data.detections import Detections
 from atss_nb.evaluation.evaluate import PROTOCOLS
-from atss_nb.evaluation.task1 import Prediction, read_results, write_task1
+from atss_nb.evaluation.task1 import read_results, write_task1
 
 GOLDEN = Path(__file__).parent / "golden"
 SET = GOLDEN / "09_eval_ties"
@@ -183,12 +184,12 @@ def test_a_prediction_draws_itself_where_its_image_is_known():
 
     matplotlib.use("agg")
     boxes = torch.tensor([[10.0, 8, 8, 4, 0.3], [20, 8, 8, 4, 0.3]])
-    p = Prediction(
-        "x", boxes, torch.tensor([0.9, 0.1]), torch.tensor([0, 0]), ("ship",), torch.zeros(3, 16, 30)
+    p = Detections(
+        boxes, torch.tensor([0, 0]), ("ship",), torch.tensor([0.9, 0.1]), "x", torch.zeros(3, 16, 30)
     )
-    assert [t.get_text() for t in p.plot().texts] == ["ship 0.90"]
+    assert [t.get_text() for t in p.above(0.3).plot().texts] == ["ship 0.90"]
     with pytest.raises(ValueError, match="not known"):
-        Prediction("x", boxes, p.scores, p.labels, ("ship",)).plot()
+        Detections(boxes, p.labels, ("ship",), p.scores, "x").plot()
 
 
 def test_files_written_by_us_score_like_the_tensors(tmp_path):
@@ -198,7 +199,8 @@ def test_files_written_by_us_score_like_the_tensors(tmp_path):
     for i, name in enumerate(files.image_ids):
         rows = files.dets.take(files.dets.image == i)
         parts = map(torch.from_numpy, (rows.boxes, rows.extra, rows.label))
-        predictions.append(Prediction(name, *parts, files.classes))
+        boxes, scores, labels = parts
+        predictions.append(Detections(boxes, labels, files.classes, scores, name))
     write_task1(tmp_path / "Task1", predictions)
     again = read_results(tmp_path / "Task1", tmp_path / "labelTxt")
     assert sorted(again.dets.extra) == sorted(files.dets.extra)

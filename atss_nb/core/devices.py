@@ -6,6 +6,7 @@ __all__ = ['choose_device', 'best_precision', 'autocast', 'send', 'send_targets'
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,12 +24,10 @@ def choose_device(name: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
-def best_precision(device: str | torch.device = "cpu") -> str:
-    """The precision that a device multiplies fastest in: bfloat16 where the hardware knows it.
-
-    Returns:
-        "bfloat16" or "float32"
-    """
+def best_precision(
+    device: str | torch.device = "cpu",
+) -> Literal["bfloat16", "float32"]:
+    "The precision that a device multiplies fastest in: bfloat16 where the hardware knows it."
     if torch.device(device).type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     processor = getattr(torch.cpu, "get_capabilities", dict)()  # not in older versions of PyTorch

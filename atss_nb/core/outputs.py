@@ -266,18 +266,18 @@ def claim_files(
         inputs: what it reads
         overwrite: replace what somebody else made
     """
-    paths, inputs = [Path(path) for path in paths], list(inputs)
-    for path in () if overwrite else paths:
-        _check_file(path, inputs)
-    folders = {path.parent: path.parent.exists() for path in paths}
+    files, inputs = [Path(path) for path in paths], list(inputs)
+    for file in () if overwrite else files:
+        _check_file(file, inputs)
+    folders = {file.parent: file.parent.exists() for file in files}
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         sweep_drafts(folder)
-    _note_files(paths, command, pending=True)
+    _note_files(files, command, pending=True)
     try:
         yield
     finally:
-        _note_files(paths, command, pending=False)
+        _note_files(files, command, pending=False)
         _leave_none_empty(folders)
 
 

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from functools import wraps
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
+from typing_extensions import dataclass_transform
 
 from .errors import AtssError
 
@@ -81,7 +82,7 @@ def _near(name: object, names: Iterable[str]) -> str:
     return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
-def _complaint(kinds: dict[str, Any], given: dict[str, Any], detail: dict) -> str:
+def _complaint(kinds: dict[str, Any], given: dict[str, Any], detail: Any) -> str:
     "What is wrong with one field, in words."
     place, inner = (*detail["loc"], "")[0], detail.get("ctx", {}).get("error")
     name = [*kinds][place] if isinstance(place, int) else place  # positional arguments are counted
@@ -97,7 +98,7 @@ def _complaint(kinds: dict[str, Any], given: dict[str, Any], detail: dict) -> st
 @dataclass_transform(frozen_default=True)
 def record(cls: type[_T]) -> type[_T]:
     "Decorator: a frozen dataclass whose fields are checked against their annotations; it raises `ConfigError`."
-    made = dataclass(cls, frozen=True, config=ConfigDict(strict=True, extra="forbid"))
+    made: Any = dataclass(cls, frozen=True, config=ConfigDict(strict=True, extra="forbid"))
     names, kinds = [f.name for f in fields(made)], {f.name: f.type for f in fields(made)}
     plain = made.__init__
 

@@ -297,10 +297,6 @@ def _save_task1(root: Path, images: Sequence[LabelledImage], classes: Sequence[s
     lines = {name: [] for name in classes}
     for image in images:
         for one in image.annotation or ():
-            if one.score is None:
-                raise ValueError(
-                    f"{image.name}: {one.name} without a score; Task1 is the format of detections"
-                )
             lines[one.name].append(task1_line(image.name, one.score, one.polygon))
     for name, found in lines.items():
         with replacing(root / f"Task1_{name}.txt") as draft:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from ..data.detections import Detections
 from ..geometry.boxes import hbb2obb, obb2hbb
 from ..geometry.kernels import kernel, overlap_area, scalar
 from ..geometry.quads import quad_iou_pair
@@ -196,19 +197,31 @@ class Case(NamedTuple):
     classes: Sequence[str]
 
 
-def as_case(predictions: Sequence[dict], targets: Sequence[dict], classes: Sequence[str]) -> Case:
+def as_case(predictions: Sequence, targets: Sequence, classes: Sequence[str]) -> Case:
     """Both sides, flat; `ValueError` that names image and row of bad input.
 
     Args:
-        predictions: per image: boxes (M, 5), scores (M,), labels (M,), perhaps polys (M, 4, 2)
-        targets: per image: boxes (G, 5), labels (G,); perhaps difficult (G,), polys (G, 4, 2)
+        predictions: per image: Detections, or boxes (M, 5), scores (M,), labels (M,), perhaps polys (M, 4, 2)
+        targets: per image: Detections, or boxes (G, 5), labels (G,); perhaps difficult (G,), polys (G, 4, 2)
         classes: names, in the order of the labels
     """
     if len(predictions) != len(targets):
         raise ValueError(f"predictions has {len(predictions)} images, expected {len(targets)} as in targets")
+    predictions, targets = _as_dicts(predictions, classes), _as_dicts(targets, classes)
     dets = _flatten(predictions, "predictions", "scores", None, len(classes))
     gts = _flatten(targets, "targets", "difficult", False, len(classes))
     return Case(dets, gts, len(targets), classes)
+
+
+def _as_dicts(samples: Sequence, classes: Sequence[str]) -> list[dict]:
+    "Detections become dicts, with labels that are indices into the classes; outlines where any are known."
+    drawn = any(isinstance(s, Detections) and s.corners is not None for s in samples)
+    return [
+        s.relabel(classes).to_dict() | ({"polys": s.polygons} if drawn else {})
+        if isinstance(s, Detections)
+        else s
+        for s in samples
+    ]
 
 
 class Matched(NamedTuple):

@@ -18,7 +18,7 @@ from .explorers import Explorer, control
 from ..geometry.boxes import AngleDef, hbb2obb, obb2poly, regularize
 from ..geometry.overlap import box_iou_rotated
 from ..scenes.scenes import make_scene
-from ..tiles.merge import Found, keep_best
+from ..tiles.merge import keep_best
 from ..tiles.tiles import Tiling, make_tiles, tile_objects
 
 
@@ -57,7 +57,8 @@ def _merged_polygons(
     "What is left of perfect detections in all tiles when they are merged."
     polys = np.concatenate([r["polys"] for r in rows] or [np.zeros((0, 4, 2))])
     scores = np.array([r["iof"] for r in rows if r["kept"]], float)
-    return keep_best(Found(np.array(["image"] * len(polys)), scores, polys)).polys
+    found = Detections.from_polygons(polys, ["object"] * len(polys), scores=scores)
+    return keep_best(found).polygons.numpy()
 
 
 _STYLES = ("exact", "mmrotate", "dota-devkit")

@@ -138,7 +138,7 @@ def overlap_pair(a, i, b, j, iof):
     inter = walk(x * bc + y * bs, y * bc - x * bs, ac * bc + as_ * bs, as_ * bc - ac * bs, aw, ah, bw, bh)
     inter = min(inter, min(aa, ab))
     whole = aa if iof else aa + ab - inter
-    return inter / whole if whole < whole + whole else inter - inter
+    return inter / whole if whole < whole + whole else aw - aw
 
 
 @scalar

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..core.options import choose
+from ..data.detections import Detections
 from ..data.transforms import fit_scale
-from ..evaluation.task1 import Prediction, ResultFiles, read_merged
+from ..evaluation.task1 import ResultFiles, read_merged
 from ..geometry.boxes import scale_boxes
 from atss_nb.inference.looks import (
     VIEWS,
@@ -50,7 +51,7 @@ def whole_images(
     for target, p in zip(targets, predictions, strict=True):
         scale = fit_scale(target["size"], size) if size else 1.0
         boxes = scale_boxes(p["boxes"], 1 / scale, 1 / scale)
-        found.append(Prediction(target["image_id"], boxes, p["scores"], p["labels"], tuple(dataset.classes)))
+        found.append(Detections(boxes, p["labels"], tuple(dataset.classes), p["scores"], target["image_id"]))
     return read_merged(found, labels, dataset.folder, dataset.classes)
 
 
@@ -73,7 +74,7 @@ def predict(
     scales: Sequence[float] = (1.0,),
     views: str = "none",
     nms_threshold: float = 0.1,
-) -> list[Prediction]:
+) -> list[Detections]:
     """Detect objects in images, small or huge; a batch of looks is in memory at a time.
 
     Args:
@@ -90,7 +91,8 @@ def predict(
         one per image, in order, le90, in the pixels of the image as given
     """
     seen = choose(VIEWS, views, "views")
-    plans = [plan_passes(size_of(image), size, window, overlap, scales) for image in images]
+    sizes = [size_of(image) for image in images]
+    plans = [plan_passes(whole, size, window, overlap, scales) for whole in sizes]
     found, total = [[] for _ in images], len(seen) * sum(len(one.windows) for plan in plans for one in plan)
     with tqdm(total=total, desc="predicting", unit="look", disable=not progress) as bar:
         for batch in batches(_all_looks(images, plans, seen), batch_size):
@@ -99,10 +101,13 @@ def predict(
                 found[look.image].append(answer(look, one))
             bar.update(len(batch))
     merged = [merge_found(parts, nms_threshold) for parts in found]
-    return [_prediction(i, image, merged[i], classes) for i, image in enumerate(images)]
+    known = zip(merged, images, sizes, strict=True)
+    return [
+        _name(Detections(**m, classes=classes, size=s), i, image) for i, (m, image, s) in enumerate(known)
+    ]
 
 
-def _prediction(number: int, image: Tensor | str | Path, found: dict, classes: Sequence[str]) -> Prediction:
+def _name(detections: Detections, number: int, image: Tensor | str | Path) -> Detections:
     given = isinstance(image, Tensor)
     name, source = (str(number), image) if given else (Path(image).stem, Path(image))
-    return Prediction(name, **found, classes=tuple(classes), source=source)
+    return detections.replace(image_id=name, source=source)

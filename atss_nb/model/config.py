@@ -4,7 +4,7 @@
 
 __all__ = ['AtssPreset', 'BoxLoss', 'SecondStage', 'ModelConfig']
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -179,16 +179,16 @@ class ModelConfig:
         return cls(**{"backbone": f"resnet{depth}"} | _RESNET | _FASTER | changes)
 
 
-_RESNET = {  # where the table's model differs from the small one
+_RESNET: dict[str, Any] = {  # where the table's model differs from the small one
     "weights": "imagenet", "strides": (8, 16, 32, 64, 128), "channels": 256, "head_convs": 4,
     "head_norm": None, "level_scale": False, "box_loss": "log", "box_weight": 1.0,
 }  # fmt: skip
-_PAPER = {  # and the paper's from that
+_PAPER: dict[str, Any] = {  # and the paper's from that
     "extra_levels": "output", "head_norm": "gn", "level_scale": True, "centerness": True, "anchor_scale": 8.0,
     "center_offset": 0.5, "atss_preset": "paper", "box_loss": "giou", "box_weight": 2.0,
     "pre_nms": 1000, "nms_threshold": 0.6, "max_detections": 100,
 }  # fmt: skip
-_FASTER = {
+_FASTER: dict[str, Any] = {
     "strides": (4, 8, 16, 32, 64), "extra_levels": "pool", "anchor_scale": 8.0, "ratios": (0.5, 1.0, 2.0),
     "angle": "oc", "atss_preset": "mmdet", "max_iou": (0.7, 0.3, 0.3), "box_loss": "smooth_l1",
     "max_detections": 500, "second_stage": SecondStage(upright_branch=True, stds=(0.1, 0.1, 0.2, 0.2, 0.2)),

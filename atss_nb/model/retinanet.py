@@ -229,7 +229,8 @@ def _atss(config: ModelConfig) -> ATSS:
 
 
 def _max_iou(config: ModelConfig) -> MaxIoU:
-    return MaxIoU(*config.max_iou)
+    positive, negative, least = config.max_iou
+    return MaxIoU(positive, negative, least)
 
 
 def _center(config: ModelConfig) -> CenterSampling:
