@@ -14,8 +14,9 @@ import torch
 
 from ..core.errors import LabelError, wrong
 from ..core.files import as_number, read_text, replacing
+from ..core.names import check_image_name
 from ..data.detections import Detections
-from ..data.dota import parse_task1, task1_line
+from ..data.dota import parse_task1, task1_class, task1_line
 from ..geometry.boxes import scale_boxes, shift_boxes
 from ..geometry.nms import batched_nms_rotated
 from ..geometry.quads import batched_nms_polygons
@@ -66,7 +67,13 @@ def read_places(folder: str | Path) -> dict[str, Tile]:
     """
     path = Path(folder) / "split.json"
     try:
-        return {name: Tile(name, *place) for name, place in json.loads(read_text(path))["tiles"].items()}
+        places = {name: Tile(name, *place) for name, place in json.loads(read_text(path))["tiles"].items()}
+        for tile in places.values():
+            check_image_name(path, "tiles", tile.name)
+            check_image_name(path, "tiles", tile.image_id)
+        return places
+    except LabelError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LabelError(f"{path}: {error!r}; expected what a split writes") from error
 
@@ -207,7 +214,7 @@ def read_tile_detections(
         known[name] = known.get(name) or _find_tile(name, places, style, f"{path}, line {line}: ")
     if places is None:
         _check_one_kind(f"{path}: ", known.values())
-    return _by_image(path.stem[6:], rows, [known[name] for _, name, *_ in rows])
+    return _by_image(task1_class(path), rows, [known[name] for _, name, *_ in rows])
 
 
 def _by_image(kind: str, rows: list[tuple], tiles: list[Tile]) -> list[Detections]:
