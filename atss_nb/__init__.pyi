@@ -20,7 +20,7 @@ from .inference.predict import predict as predict
 from .model.config import ModelConfig as ModelConfig
 from .model.faster_rcnn import FasterRCNN as FasterRCNN
 from .model.retinanet import RetinaNet as RetinaNet
-from .model.retinanet import build_model as build_model
+from .model.build import build_model as build_model
 from .samples.anchors import AnchorGrid as AnchorGrid
 from .samples.assign import ATSS as ATSS
 from .samples.assign import CenterSampling as CenterSampling

@@ -20,7 +20,8 @@ import torch
 
 from atss_nb.inference.looks import plan_passes
 from atss_nb.inference.predict import predict
-from atss_nb.model.retinanet import ModelConfig, build_model
+from atss_nb.model.build import build_model
+from atss_nb.model.config import ModelConfig
 from atss_nb.scenes.scenes import make_scene
 from common import RESULTS, apart, command_line, machine, resident, write
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 
 from atss_nb.core.devices import best_precision
-from atss_nb.model.retinanet import build_model
+from atss_nb.model.build import build_model
 from atss_nb.recipes.recipes import train_config
 from atss_nb.recipes.table import RECIPES, Recipe
 from atss_nb.training.step import make_optimizer, train_step

@@ -12,6 +12,7 @@ from time import process_time
 import torch
 
 from atss_nb.model import retinanet
+from atss_nb.model.build import build_model
 from atss_nb.model.config import ModelConfig
 from common import RESULTS, arguments, boxes_like_dota, command_line, machine, seconds, write
 
@@ -74,7 +75,7 @@ def measure(rule: dict, side: int, objects: int, repeats: int) -> dict:
     torch.manual_seed(0)
     originals = {name: getattr(retinanet, name) for name in ("loss_pair", "focal_loss", "retinanet_losses")}
     losses, clock = dict(retinanet.BOX_LOSSES), Clock()
-    model = retinanet.build_model(ModelConfig.resnet(50, **rule), num_classes=15, pretrained=False)
+    model = build_model(ModelConfig.resnet(50, **rule), num_classes=15, pretrained=False)
     watch(model, clock)
     one_step(model, clock, scene(256, objects))  # compile
     steps = [one_step(model, clock, scene(side, objects)) for _ in range(repeats)]

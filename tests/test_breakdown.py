@@ -131,6 +131,9 @@ def test_bins_share_out_the_objects(seed):
         for name in NAMES:
             assert sum(e.positives[name] for e in bins.values()) == whole.positives[name]
             assert all(e.positives[name] or set(e.per_class[name].values()) == {None} for e in bins.values())
+        edges = MEASURES[measure]
+        assert list(bins) == [f"{a:g} to {b:g}" for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    assert MEASURES["size"][2:4] == (32, 96) and MEASURES["angle"] == (-90, -60, -30, 0, 30, 60, 90)
     one = evaluate_by(case, "size", (0, np.inf))["0 to inf"]
     assert one.mAP == whole.mAP or one.mAP == pytest.approx(whole.mAP, abs=1e-12)
 

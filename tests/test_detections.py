@@ -243,6 +243,66 @@ def test_what_is_refused(fields, text):
         Detections(**(right | fields))
 
 
+def test_evaluation_takes_them():
+    "As dicts of tensors, whatever order each has its classes in."
+    from atss_nb.evaluation.evaluate import evaluate
+
+    truth = Detections.from_polygons([OUTLINE, [[0, 0], [9, 0], [9, 9], [0, 9]]], ["plane", "ship"])
+    found = Detections(truth.boxes, [0, 1], ("plane", "ship"), torch.tensor([0.9, 0.8]))
+    assert evaluate([found], [truth], CLASSES).AP50 == 1
+    assert evaluate([found], [truth], CLASSES).counts["storage tank"]["gts"] == 0
+    dicts = [[d.relabel(CLASSES).to_dict() for d in side] for side in ([found], [truth])]
+    assert (
+        evaluate(*dicts, CLASSES, protocol="mmrotate").mAP
+        == evaluate([found], [truth], CLASSES, protocol="mmrotate").mAP
+    )
+    with pytest.raises(ValueError, match="'plane'; expected one of the classes ship"):
+        evaluate([found], [truth], ["ship"])
+
+
+def test_tiles_are_merged_in_memory(tmp_path):
+    "The same from boxes, from corners and through files."
+    from atss_nb.data.dota import parse_task1
+    from atss_nb.evaluation.task1 import write_task1
+    from atss_nb.tiles.merge import merge_results, merge_tiles
+
+    rng = torch.Generator().manual_seed(0)
+    places = [("P1__256__0___0", 0, 0), ("P1__256__128___0", 128, 0), ("P2__256__0___128", 0, 128)]
+    tiles = []
+    for name, x, y in places:
+        boxes = torch.rand(12, 5, generator=rng, dtype=torch.float64) * torch.tensor([60, 60, 40, 30, 1.5])
+        boxes[:, :2] += 128 - torch.tensor([x, y])
+        scores = torch.rand(12, generator=rng, dtype=torch.float64)
+        tiles.append(Detections(boxes, torch.arange(12) % 2, ("ship", "plane"), scores, name))
+    whole = merge_tiles(tiles)
+    assert [d.image_id for d in whole] == ["P1", "P2"] and sum(map(len, whole)) < 36
+    outlines = merge_tiles([d.replace(corners=d.polygons) for d in tiles])
+    for a, b in zip(whole, outlines, strict=True):
+        assert torch.allclose(a.polygons, b.polygons) and torch.equal(a.scores, b.scores)
+    write_task1(tmp_path / "tiles", tiles)
+    merge_results(tmp_path / "tiles", tmp_path / "whole")
+    for name in ("ship", "plane"):
+        lines = [(d.image_id, one.score, one.polygon.ravel()) for d in whole for one in d if one.name == name]
+        read = [row[1:] for row in parse_task1(tmp_path / f"whole/Task1_{name}.txt")]
+        assert [row[:2] for row in read] == [row[:2] for row in lines]
+        assert np.allclose([row[2] for row in read], [row[2] for row in lines], atol=2e-6)
+    with pytest.raises(ValueError, match="'P9'; expected one of the 0 tiles"):
+        merge_tiles([tiles[0].replace(image_id="P9")], {})
+
+
+def test_drawn_and_saved_by_name(tmp_path):
+    import matplotlib
+
+    matplotlib.use("agg")
+    found = Detections(torch.tensor([[50.0, 40, 60, 10, 0.5]]), [0], CLASSES, torch.tensor([0.5]), "a")
+    assert [t.get_text() for t in found.replace(source=torch.zeros(3, 80, 100)).plot().texts] == ["ship 0.50"]
+    for suffix in ("json", "csv", "txt", "geojson"):
+        found.save(tmp_path / f"a.{suffix}")
+        assert "ship" in (tmp_path / f"a.{suffix}").read_text()
+    with pytest.raises(ValueError, match="did you mean"):
+        found.save(tmp_path / "a.jso")
+
+
 def test_text_for_people():
     found = Detections(torch.tensor([[50.0, 40, 60, 10, 0.5]] * 7), [0] * 7, CLASSES, torch.ones(7), "P1")
     assert repr(found).startswith("Detections in P1: 7 ship") and "... and 2 more" in repr(found)

@@ -222,6 +222,31 @@ def test_found_objects_have_a_hit_each():
             assert not (found & t["difficult"]).any()
 
 
+def test_corners_of_boxes_stand_in_where_none_are_labelled():
+    "Corners on one side only: the boxes of the other side are overlapped by their own corners."
+    predictions, targets = random_case(4, images=8)
+    cornered = [
+        [s | {"polys": obb2poly(torch.from_numpy(s["boxes"])).numpy()} for s in side]
+        for side in (predictions, targets)
+    ]
+    whole = evaluate(*cornered, "abc")
+    for mixed in ((predictions, cornered[1]), (cornered[0], targets)):
+        for name, ap in evaluate(*mixed, "abc").per_class.items():
+            assert ap == pytest.approx(whole.per_class[name])
+    assert whole.mAP > 0
+
+
+def test_a_threshold_of_one_is_the_last():
+    target = {"boxes": np.array([[20.0, 20, 20, 10, 0]]), "labels": np.array([0])}
+    (ap,) = evaluate(
+        [target | {"scores": np.ones(1)}], [target], "a", None, [1.0], "mmrotate"
+    ).per_class.values()
+    assert ap == {"1.00": 1.0}
+    for threshold in (0.0, 1.01):
+        with pytest.raises(ValueError, match="numbers in"):
+            evaluate([], [], "a", None, [threshold])
+
+
 def test_a_class_of_which_there_is_nothing_has_no_number():
     "Without objects and without detections; a single detection turns voc07's answer under DOTA's kit into 0."
     target = {"boxes": np.array([[20.0, 20, 20, 10, 0]]), "labels": np.array([0])}

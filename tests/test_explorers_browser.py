@@ -48,7 +48,8 @@ BAD |= {f"lost {name}": explorer_code(name).replace("\n\n", "\n\nw = ") + f"\n{L
 def record_run(folder: Path) -> None:
     "The diary of an untrained detector, three epochs long."
     from atss_nb.cli.demo import watch_image
-    from atss_nb.model.retinanet import ModelConfig, build_model
+    from atss_nb.model.build import build_model
+    from atss_nb.model.config import ModelConfig
     from atss_nb.scenes.scenes import write_scenes
     from atss_nb.training.settings import TrainConfig, open_split
 

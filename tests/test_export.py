@@ -10,7 +10,8 @@ import torch
 from atss_nb.cli.main import main
 from atss_nb.geometry.boxes import obb2poly
 from atss_nb.inference.runtime import OnnxDetector, decode_image
-from atss_nb.model.retinanet import ModelConfig, build_model
+from atss_nb.model.build import build_model
+from atss_nb.model.config import ModelConfig
 from atss_nb.model.targets import normalized_batch
 from atss_nb.training.checkpoints import save_checkpoint
 from atss_nb.training.settings import TrainConfig

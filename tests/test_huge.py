@@ -13,7 +13,8 @@ from atss_nb.geometry.overlap import box_iou_rotated
 from atss_nb.inference import looks
 from atss_nb.inference.outputs import read_predictions_json
 from atss_nb.inference.predict import predict
-from atss_nb.model.retinanet import ModelConfig, build_model
+from atss_nb.model.build import build_model
+from atss_nb.model.config import ModelConfig
 from atss_nb.training.checkpoints import save_checkpoint
 from atss_nb.training.settings import TrainConfig
 

@@ -14,8 +14,9 @@ from atss_nb.evaluation.evaluate import evaluate
 from atss_nb.evaluation.task1 import read_task1, write_task1
 from atss_nb.geometry.boxes import obb2poly
 from atss_nb.inference.predict import predict
+from atss_nb.model.build import build_model
+from atss_nb.model.config import ModelConfig
 from atss_nb.model.detect import detect, predict_dataset
-from atss_nb.model.retinanet import ModelConfig, build_model
 
 
 class Echo(nn.Module):

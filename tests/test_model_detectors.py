@@ -9,8 +9,9 @@ import torch
 
 from atss_nb.evaluation.evaluate import evaluate
 from atss_nb.geometry.boxes import AngleDef, inside_margin, regularize
+from atss_nb.model.build import build_model
 from atss_nb.model.config import ModelConfig, SecondStage
-from atss_nb.model.retinanet import BOX_LOSSES, build_model
+from atss_nb.model.retinanet import BOX_LOSSES
 from atss_nb.model.roi_heads import multiscale_roi_align
 
 CLASSES = ["ship", "shed"]

@@ -10,8 +10,9 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from atss_nb.model.build import build_model
 from atss_nb.model.config import ModelConfig
-from atss_nb.model.retinanet import BOX_LOSSES, build_model
+from atss_nb.model.retinanet import BOX_LOSSES
 from atss_nb.model.targets import LateCheck, RunHooks, check_finite
 from atss_nb.training.settings import TrainConfig
 from atss_nb.training.step import make_optimizer, train_step

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atss_nb.cli.images import OUTPUT_FORMATS, write_found
+from atss_nb.cli.images import OUTPUT_FORMATS, write_outputs
 from atss_nb.data.detections import Detections
 from atss_nb.data.dota import read_dota
 from atss_nb.data.exchange import COLUMNS
@@ -70,7 +70,7 @@ def geotiff(path, crs="EPSG:32632"):
 
 def test_every_format_in_one_call(tmp_path):
     found = prediction("map", ROWS, geotiff(tmp_path / "map.tif"))
-    write_found(tmp_path, [found], list(OUTPUT_FORMATS), 0.5)
+    write_outputs(tmp_path, [found], list(OUTPUT_FORMATS), 0.5)
     assert len(read_task1(tmp_path, found.classes, ["map"])[0]) == len(
         read_predictions_json(tmp_path / "predictions.json")[0]
     )

@@ -10,8 +10,9 @@ import pytest
 
 from atss_nb.core.errors import AtssError
 from atss_nb.core.records import ConfigError
+from atss_nb.model.build import build_model
 from atss_nb.model.config import AtssPreset, BoxLoss, ModelConfig, SecondStage
-from atss_nb.model.retinanet import BOX_LOSSES, build_model
+from atss_nb.model.retinanet import BOX_LOSSES
 from atss_nb.recipes.table import RECIPES, Optimizer, Published, Schedule, Transforms
 from atss_nb.samples.assign import ATSS
 from atss_nb.training.settings import TrainConfig

@@ -123,6 +123,19 @@ def test_nearest_anchors_are_the_nearest(grid, size, k, seed):
     assert torch.equal(nearest_anchors(anchors, points, ks), torch.cat(slow, 1))
 
 
+def test_nearest_of_anchors_that_stand_anywhere():
+    dice = torch.Generator().manual_seed(2)
+    parts = [torch.rand(n, 5, generator=dice) * 100 for n in (40, 7)]
+    parts[0][5] = parts[0][3]  # equally far: the lower index first
+    loose, points = Anchors.loose(parts), torch.rand(12, 2, generator=dice).double() * 140 - 20
+    points[0] = parts[0][3, :2].double()
+    near = nearest_anchors(loose, points, [6, 3])
+    for part, columns, start in ((parts[0], near[:, :6], 0), (parts[1], near[:, 6:], 40)):
+        distance = (part[None, :, :2].double() - points[:, None]).square().sum(-1)
+        assert torch.equal(columns - start, distance.sort(dim=1, stable=True).indices[:, : columns.shape[1]])
+    assert near[0, :2].tolist() == [3, 5]
+
+
 def test_nearest_anchors_is_compiled_to_a_cache():
     nearest_anchors(AnchorGrid()((64, 64)), torch.zeros(1, 2).double(), [1] * 5)
     stats = module._nearest_all.stats

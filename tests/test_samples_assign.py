@@ -16,8 +16,9 @@ from atss_nb.samples import assign as module
 from atss_nb.samples import nearest as nearest_module
 from atss_nb.samples import overlapping as overlapping_module
 from atss_nb.samples.anchors import AnchorGrid, Anchors, compare
-from atss_nb.samples.assign import ATSS, CenterSampling, MaxIoU, Reason
+from atss_nb.samples.assign import ATSS, CenterSampling, MaxIoU
 from atss_nb.samples.claims import stack_ground_truths
+from atss_nb.samples.explanation import Reason
 
 RECORDED = np.load(Path(__file__).parent / "golden" / "06_atss.npz")
 SCENES = sorted({key.split("|")[0] for key in RECORDED.files})
@@ -401,6 +402,15 @@ def test_the_best_anchor_needs_min_pos():
     pair = torch.tensor([[20.0, 20, 20, 16, 0], [20, 20, 20, 4, 0]])
     assert MaxIoU()(anchors, pair).gt_index.tolist() == [1]
     torch.testing.assert_close(MaxIoU()(anchors, pair).iou, torch.tensor([0.2]))
+
+
+def test_defaults_are_those_of_the_literature():
+    "ATSS as mmrotate 1.x, the thresholds of RetinaNet, the ranges and the radius of FCOS."
+    assert ATSS() == ATSS(k=9, per_location=False, margin=0.01, upright=False)
+    assert MaxIoU() == MaxIoU(pos=0.5, neg=0.4, min_pos=0.0, low_quality=True)
+    ranges = ((-1, 64), (64, 128), (128, 256), (256, 512), (512, inf))
+    assert CenterSampling() == CenterSampling(radius=1.5, ranges=ranges, margin=0.01)
+    assert ATSS.on_host and CenterSampling.on_host and not MaxIoU.on_host
 
 
 def test_presets_differ_only_where_they_say():

@@ -102,6 +102,18 @@ def test_edges_begin_a_group():
         group_objects(torch.zeros(1).long(), sides[:1], (), "colour")
 
 
+def test_groups_are_the_same_for_every_data_set():
+    names = {
+        by: list(group_objects(torch.zeros(0).long(), torch.zeros(0, 5), (), by)[1]) for by in GROUPS[1:]
+    }
+    assert [n.split(" ")[0] for n in names["size"][:-1]] == ["0", "8", "16", "32", "64", "128"]
+    assert names["aspect"] == [
+        *("1 to 1.5 : 1", "1.5 to 2 : 1", "2 to 3 : 1", "3 to 5 : 1", "5 to 8 : 1"),
+        "from 8 : 1",
+    ]
+    assert names["angle"] == ["0 to 5°", "5 to 15°", "15 to 25°", "25 to 35°", "35 to 45°"]
+
+
 def test_an_empty_group_has_no_means():
     row = group_row("none", torch.zeros(0, 3).long(), torch.zeros(0).bool())
     assert row == {

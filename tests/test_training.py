@@ -260,7 +260,7 @@ def test_the_log_reaches_tensorboard_and_a_table(config, tmp_path):
 
 def test_counted_samples_are_those_of_the_assigner(config):
     from atss_nb.data.datasets import collate
-    from atss_nb.model.retinanet import build_model
+    from atss_nb.model.build import build_model
     from atss_nb.training.settings import open_split
 
     data, model = open_split(config, "train"), build_model(config.model, 15)

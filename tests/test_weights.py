@@ -14,11 +14,11 @@ from test_model_golden import RECORDS, Peer, assert_same_detections
 from atss_nb.cli.main import main
 from atss_nb.geometry.boxes import obb2poly
 from atss_nb.geometry.overlap import box_iou_rotated
+from atss_nb.model.build import build_model
 from atss_nb.model.config import ModelConfig
 from atss_nb.model.conversion import (
     from_zero,
     load_peer,
-    load_weights,
     match_weights,
     mirrored,
     peer_name,
@@ -26,10 +26,10 @@ from atss_nb.model.conversion import (
     read_peer,
 )
 from atss_nb.model.heads import HeadOutput
-from atss_nb.model.retinanet import build_model
 from atss_nb.recipes.recipes import find_recipe, override
 from atss_nb.samples.anchors import AnchorGrid
 from atss_nb.samples.coders import DeltaXYWHA
+from atss_nb.training.weights import load_weights
 
 GOLDEN = Path(__file__).parent / "golden"
 KINDS = {

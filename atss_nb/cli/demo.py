@@ -21,8 +21,8 @@ from ..core.errors import AtssError
 from ..core.files import replacing
 from ..core.outputs import claim_files, claim_folder
 from ..data.datasets import DotaDataset
+from ..model.config import ModelConfig
 from ..model.detect import detect
-from ..model.retinanet import ModelConfig
 from ..scenes.scenes import write_scenes
 from ..training.checkpoints import Log, load_checkpoint
 from ..training.loop import train

@@ -19,7 +19,7 @@ from ..core.outputs import claim_files
 
 def _asked(args: argparse.Namespace):  # a TrainConfig
     "What a command line says of a run."
-    from atss_nb.model.retinanet import ModelConfig
+    from atss_nb.model.config import ModelConfig
     from atss_nb.training.settings import TrainConfig
 
     names = ("data", "format", "balance", "batch_size", "accumulate", "lr", "precision", "compile", "ema")
@@ -49,7 +49,8 @@ def _train_config(args: argparse.Namespace):  # a TrainConfig
     )
 
     if not args.data:  # only a run that goes on may leave it out
-        return TrainConfig.from_json(load_checkpoint(args.out / "last.pt")["config"])
+        last = args.out / "last.pt"
+        return TrainConfig.from_json(load_checkpoint(last)["config"], last)
     config = _asked(args)
     data, model = open_split(config, "train"), config.model
     size = suggest_size(data) if args.size is None else args.size
@@ -214,9 +215,10 @@ _RECIPES = {
 
 def _convert_weights(args: argparse.Namespace) -> None:
     "Turn a checkpoint of mmrotate, or of the table's project, into ours."
-    from atss_nb.model.conversion import load_peer, read_peer, save_weights
-    from atss_nb.model.retinanet import build_model
+    from atss_nb.model.build import build_model
+    from atss_nb.model.conversion import load_peer, read_peer
     from atss_nb.recipes.recipes import find_recipe, override
+    from atss_nb.training.weights import save_weights
 
     recipe = override(find_recipe(args.recipe), args.set)
     model = build_model(recipe.model, len(recipe.data.classes), pretrained=False)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..core.errors import LabelError, listing, raise_problems, summary, warn
+from ..core.errors import listing, raise_problems, summary, warn
 from ..core.files import replacing
 from ..core.images import image_size
 from ..core.options import choose

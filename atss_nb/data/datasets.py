@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..core.errors import LabelError, collecting, raise_problems, summary, warn
+from ..core.errors import collecting, raise_problems, summary, warn
 from ..core.images import read_pixels
 from .convert import detect_format, read_dataset
 from .detections import Detections

@@ -312,7 +312,7 @@ class Detections:
         vars(other).update(values)
         return other
 
-    to_dict, from_dict = exchange.to_dict, classmethod(exchange.from_dict)
+    to_dict, from_dict = exchange.to_sample, classmethod(exchange.from_sample)
     to_tv_tensor, from_tv_tensor = exchange.to_tv_tensor, classmethod(exchange.from_tv_tensor)
     to_supervision, from_supervision = exchange.to_supervision, classmethod(exchange.from_supervision)
     to_frame, from_frame = exchange.to_frame, classmethod(exchange.from_frame)

@@ -146,15 +146,18 @@ def write_dota(path: str | Path, labels: Detections) -> None:
         draft.write_text("".join(line + "\n" for line in lines), encoding="utf-8", newline="\n")
 
 
-def task1_line(image_id: str, score: float, poly: ArrayLike) -> str:
-    """A detection as DOTA's server reads it.
+def task1_line(image_id: str, score: float | None, poly: ArrayLike) -> str:
+    """A detection as DOTA's server reads it; ValueError without a score.
 
     Args:
+        score: in [0, 1]
         poly: (4, 2) corners [px]
 
     Returns:
         with its line end
     """
+    if score is None:
+        raise ValueError(f"{image_id}: expected a score for every detection; Task1 holds nothing else")
     corners = " ".join(plain(round(x, 6)) for x in np.asarray(poly, np.float64).ravel().tolist())
     return f"{image_id} {score!r} {corners}\n"
 

@@ -13,7 +13,8 @@ from .explorers import Explorer, control
 from .samples import RATIOS
 from ..geometry.boxes import hbb2obb, obb2hbb, poly2obb
 from ..samples.anchors import AnchorGrid, Anchors
-from ..samples.assign import ATSS, CenterSampling, Explanation, MaxIoU, Reason
+from ..samples.assign import ATSS, CenterSampling, MaxIoU
+from ..samples.explanation import Explanation, Reason
 from ..scenes.scenes import make_scene
 
 

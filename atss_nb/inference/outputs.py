@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from ..core.files import replacing
+from ..core.errors import LabelError
+from ..core.files import json_value, read_text, replacing
 from ..core.names import image_file_name
 from ..core.options import choose
 from ..data.detections import Detection, Detections
@@ -54,9 +55,11 @@ def read_predictions_json(
 ) -> list[Detections]:
     "Read the file of `write_predictions_json`. Raises ValueError that names another file."
     try:
-        said = json.loads(Path(path).read_text(encoding="utf-8"))
-        return [_prediction(one, tuple(said["classes"])) for one in said["images"]]
-    except (KeyError, TypeError, ValueError) as error:
+        content = json_value(read_text(Path(path)), Path(path))
+        return [_prediction(one, tuple(content["classes"])) for one in content["images"]]
+    except LabelError:
+        raise
+    except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: expected a file written by write_predictions_json ({error!r})") from error
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from ..core.images import image_size
 from ..geometry.boxes import scale_boxes
 from .anchors import AnchorGrid
-from .assign import ATSS, Assigner, CenterSampling, MaxIoU
+from .assign import ATSS, CenterSampling, MaxIoU
+from .explanation import Assigner
 from .groups import GROUPS, group_objects, group_row
 
 

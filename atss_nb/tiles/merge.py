@@ -4,7 +4,6 @@
 
 __all__ = ['tile_from_name', 'read_places', 'keep_best', 'merge_images', 'merge_tiles', 'read_tile_detections', 'merge_results']
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,12 +13,12 @@ import torch
 
 from ..core.errors import LabelError, wrong
 from ..core.files import as_number, read_text, replacing
-from ..core.names import check_image_name
 from ..data.detections import Detections
 from ..data.dota import parse_task1, task1_class, task1_line
 from ..geometry.boxes import scale_boxes, shift_boxes
 from ..geometry.nms import batched_nms_rotated
 from ..geometry.quads import batched_nms_polygons
+from .split import read_plan
 from .tiles import Tile
 
 _NAME = re.compile(r"(.+)__(\d+(?:\.\d+)?)__(\d+)___(\d+)")
@@ -65,17 +64,7 @@ def read_places(folder: str | Path) -> dict[str, Tile]:
     Returns:
         by the tile's name
     """
-    path = Path(folder) / "split.json"
-    try:
-        places = {name: Tile(name, *place) for name, place in json.loads(read_text(path))["tiles"].items()}
-        for tile in places.values():
-            check_image_name(path, "tiles", tile.name)
-            check_image_name(path, "tiles", tile.image_id)
-        return places
-    except LabelError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LabelError(f"{path}: {error!r}; expected what a split writes") from error
+    return {name: Tile(name, *place) for name, place in read_plan(folder)["tiles"].items()}
 
 
 def _find_tile(

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ..model.build import build_assigner, build_model
 from ..model.config import ModelConfig
-from ..model.retinanet import build_assigner, build_model
 from ..model.targets import LateCheck, RunHooks
 from .settings import TrainConfig
 from .step import make_optimizer, train_step

@@ -21,8 +21,8 @@ from ..core.devices import best_precision
 from ..data.datasets import DetectionDataset, collate, repeat_factors
 from ..data.folders import NoSuchSplit
 from ..evaluation.evaluate import Evaluation, evaluate
+from ..model.build import build_model
 from ..model.detect import predict_dataset
-from ..model.retinanet import build_model
 from ..model.targets import LateCheck, RunHooks, check_finite, ignored_objects, padded_size
 from .engine import ALONE, Engine, start_engine
 from .order import Batches, Replayable
@@ -230,7 +230,7 @@ class Trainer:
 
     def restore(self, state: dict) -> None:
         "Go on where a checkpoint was written. Raises `ValueError` where it is of another run."
-        old, new = asdict(TrainConfig.from_json(state["config"])), asdict(self.config)
+        old, new = asdict(TrainConfig.from_json(state["config"], "the checkpoint")), asdict(self.config)
         changed = [f"{k} {old[k]!r} -> {new[k]!r}" for k in old if old[k] != new[k] and k not in _FREE]
         if changed:
             raise ValueError(f"the checkpoint is of another run: {'; '.join(changed)}")
