@@ -85,7 +85,7 @@ def _is_place(name: str, place: object) -> bool:
         or [isinstance(*pair) for pair in zip(place, kinds, strict=False)] != [True] * 5
     ):
         return False
-    return name == Path(name).name != ".." and len(place[0].split()) == 1 and 0 < place[4] < math.inf
+    return name == Path(name).name != ".." and place[0] != "" and 0 < place[4] < math.inf
 
 
 def read_plan(folder: str | Path) -> dict:
