@@ -24,21 +24,19 @@ DOTA_V10_CLASSES = tuple(_V10.split())
 DOTA_V15_CLASSES = (*DOTA_V10_CLASSES, "container-crane")
 DOTA_V20_CLASSES = (*DOTA_V15_CLASSES, "airport", "helipad")
 
-_CORNERS = ["x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4"]
-
 
 def parse_corners(path: Path, place: int | str, fields: Sequence[object]) -> list[float]:
-    """Eight finite numbers, or LabelError.
+    """Finite numbers, or LabelError.
 
     Args:
         place: as in `wrong`
-        fields: x1 y1 x2 y2 x3 y3 x4 y4
+        fields: x1 y1 x2 y2 ...
     """
     numbers = [as_number(field) for field in fields]
     if all(map(math.isfinite, numbers)):
         return numbers
     bad = next(i for i, number in enumerate(numbers) if not math.isfinite(number))
-    raise wrong(path, place, fields[bad], f"a finite number for {_CORNERS[bad]}")
+    raise wrong(path, place, fields[bad], f"a finite number for {'xy'[bad % 2]}{bad // 2 + 1}")
 
 
 def check_name(path: Path, place: int | str, name: str, classes: Collection[str] | None) -> None:
@@ -64,7 +62,7 @@ def _parse_object(
     text: str,  # x1 y1 x2 y2 x3 y3 x4 y4 class [difficulty]
     classes: Collection[str] | None,  # the names allowed, None for any
 ) -> tuple[list[float], str, int]:  # 8 coordinates, class, difficulty
-    fields = text.split()
+    fields = text.split() if text.count(",") < 8 else [field.strip() for field in text.split(",")]
     if len(fields) not in (9, 10):
         raise wrong(
             path, line, text, f"8 numbers, a class and at most a difficulty, not {len(fields)} fields"
@@ -185,10 +183,10 @@ def parse_task1(
         line, image, score, 8 coordinates
     """
     path, rows = Path(path), []
-    for line, text in enumerate(
-        read_text(path).removesuffix("\n").split("\n") if path.stat().st_size else [], start=1
-    ):
-        name, *fields = text.split() or [""]
+    for line, text in enumerate(read_text(path).split("\n"), start=1):
+        if not text.strip():
+            continue
+        name, *fields = text.split()
         values = [as_number(field) for field in fields]
         with collecting(problems):
             if len(values) != 9 or not np.isfinite(values).all():
