@@ -21,7 +21,9 @@ from atss_nb.data.dota import (
     check_name,
     parse_task1,
     read_dota,
+    task1_class,
     task1_line,
+    task1_name,
     write_dota,
 )
 from atss_nb.data.folders import (
@@ -264,7 +266,7 @@ def _coco(boxes: bool) -> Format:
 
 
 def _load_task1(root: Path, classes, problems: list[str]):
-    objects, files = {}, {path.stem.removeprefix("Task1_"): path for path in sorted(root.glob("Task1_*.txt"))}
+    objects, files = {}, {task1_class(path): path for path in sorted(root.glob("Task1_*.txt"))}
     for name, path in files.items():
         with collecting(problems):
             check_name(path, "the file's name", name, classes)
@@ -283,7 +285,7 @@ def _save_task1(root: Path, images: Sequence[LabelledImage], classes: Sequence[s
         for one in image.annotation or ():
             lines[one.name].append(task1_line(image.name, one.score, one.polygon))
     for name, found in lines.items():
-        with replacing(root / f"Task1_{name}.txt") as draft:
+        with replacing(root / task1_name(name)) as draft:
             draft.write_text("".join(found), encoding="utf-8", newline="\n")
 
 
