@@ -144,6 +144,21 @@ def _join(model: nn.Module, engine: Engine, compiled: bool) -> LateCheck:
     return late_check
 
 
+def _check_facts(then: dict, now: dict) -> None:
+    "ValueError that says what has changed in the data since a checkpoint, and how to go on."
+    changed = [
+        f"{then[key]} {text} then, {now[key]} now" for key, text in _COUNTED.items() if then[key] != now[key]
+    ]
+    if changed or then["digest"] != now["digest"]:
+        what = "; ".join(changed) or f"{now['images']} images as before, but other images or labels"
+        raise ValueError(
+            f"the data changed since the checkpoint was written: {what}. Bring the old data back to go on, "
+            "or start anew (--overwrite, or another folder)"
+        )
+
+
+_COUNTED = {"images": "images", "steps": "steps an epoch"}
+
 _FREE = {"data", "workers", "validations", "patience", "save_every"}  # what may be changed on the way
 
 
@@ -167,6 +182,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, config)
         self.scaler = GradScaler(self.engine.device.type, enabled=precision == "float16")
         self.done = RunProgress()
+        self.facts = {"images": len(self.data), "steps": self.batches.per_epoch, "digest": self.data.digest()}
 
     @cached_property
     def stream(self) -> Iterator:
@@ -207,7 +223,7 @@ class Trainer:
         parts = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scaler")}
         averaged = {"average": self.average.state_dict()} if self.average else {}
         cuda = {"cuda_random": torch.cuda.get_rng_state_all()} if self.engine.device.type == "cuda" else {}
-        about = {"config": self.config.to_json(), "classes": list(self.config.classes)}
+        about = {"config": self.config.to_json(), "classes": list(self.config.classes), "data": self.facts}
         return parts | averaged | cuda | about | asdict(self.done) | {"random": torch.get_rng_state()}
 
     def restore(self, state: dict) -> None:
@@ -216,6 +232,7 @@ class Trainer:
         changed = [f"{k} {old[k]!r} -> {new[k]!r}" for k in old if old[k] != new[k] and k not in _FREE]
         if changed:
             raise ValueError(f"the checkpoint is of another run: {'; '.join(changed)}")
+        _check_facts(state.get("data", self.facts), self.facts)
         for name in ("model", "optimizer", "scaler"):
             getattr(self, name).load_state_dict(state[name])
         if self.average:
