@@ -137,10 +137,10 @@ _PREDICT = {
         "type": float,
         "nargs": "+",
         "default": (1.0,),
-        "help": "of looks: to the image for windows, to the size trained with for whole images",
+        "help": "of views: to the image for windows, to the size trained with for whole images",
     },
-    "--views": {"default": "none", "choices": ["none", "flips", "turns", "all"], "help": "of each look"},
-    "--batch-size": {"type": int, "default": 4, "help": "looks at a time"},
+    "--views": {"default": "none", "choices": ["none", "flips", "turns", "all"], "help": "of each window"},
+    "--batch-size": {"type": int, "default": 4, "help": "views at a time"},
     "--precision": {"default": "float32", "choices": ["float32", "bfloat16", "float16"]},
     "--device": DEVICE,
 }
