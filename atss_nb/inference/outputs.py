@@ -15,7 +15,8 @@ import torch
 
 from ..core.files import replacing
 from ..core.options import choose
-from ..data.detections import Detection, Detections
+from ..data.columns import Detection
+from ..data.detections import Detections
 from ..data.dota import write_dota
 from ..data.exchange import COLUMNS, to_lines
 from ..evaluation.task1 import check_image_ids
@@ -53,8 +54,8 @@ def read_predictions_json(
 ) -> list[Detections]:
     "Read the file of `write_predictions_json`. Raises ValueError that names another file."
     try:
-        said = json.loads(Path(path).read_text(encoding="utf-8"))
-        return [_prediction(one, tuple(said["classes"])) for one in said["images"]]
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        return [_prediction(one, tuple(content["classes"])) for one in content["images"]]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: expected a file written by write_predictions_json ({error!r})") from error
 
@@ -81,7 +82,7 @@ def write_predictions_csv(
 
 
 def write_dota_labels(folder: str | Path, predictions: Sequence[Detections]) -> None:
-    """Write what was found as labels. Raises ValueError where an image is there twice.
+    """Write predictions as labels. Raises ValueError where an image is there twice.
 
     Args:
         folder: made if it is not there; gets <image_id>.txt
