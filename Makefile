@@ -5,12 +5,13 @@ READY := .venv/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 MPLBACKEND=agg
 
-.PHONY: help demo test lab lint gate test-notebooks test-python bench test-gpu bench-gpu format clean
+.PHONY: help demo test lab lint gate test-notebooks test-python fuzz bench test-gpu bench-gpu format clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    train a small ATSS detector on procedural scenes (CPU, minutes) and write runs/demo/report.html"
 	@echo "make test    lint, the notebook gate, all notebooks, all tests"
+	@echo "make fuzz    broken files for every reader, other ones each time: COUNT=200000 SEED=7"
 	@echo "make lab     open JupyterLab on the index notebook"
 	@echo "make bench   run every benchmark and write bench/results/: an hour on a quiet machine"
 	@echo "make format  format the notebooks and scripts, export and clean: run before a commit"
@@ -51,6 +52,11 @@ test-notebooks: $(READY)
 test-python: $(READY)
 	@echo "== Tests"
 	@$(ONE_THREAD) timeout 1800 $(BIN)/pytest -q --numprocesses 2 --dist loadfile --durations 10 tests
+
+fuzz: $(READY)
+	@echo "== Broken files for every reader; then other examples for the property tests"
+	@$(ONE_THREAD) $(BIN)/python tests/fuzz.py $(or $(COUNT),20000) $(if $(SEED),--seed $(SEED))
+	@$(ONE_THREAD) $(BIN)/pytest -q --numprocesses 2 --dist loadfile -m hypothesis --hypothesis-profile fuzz tests
 
 test-gpu: $(READY)
 	@$(PIP) ".[dev,cuda]"

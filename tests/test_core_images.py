@@ -1,14 +1,17 @@
 "One reader for all images: the same kinds everywhere, sizes in many threads, and Pillow's guard as it was."
 
+import os
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from atss_nb.cli.images import image_paths
+from atss_nb.core.files import fingerprint, read_text
 from atss_nb.core.images import LARGEST, check_image, image_size, open_image, read_pixels
 from atss_nb.data.convert import read_dataset
 from atss_nb.data.datasets import DotaDataset
@@ -17,18 +20,24 @@ from atss_nb.samples.assign import ATSS
 from atss_nb.samples.statistics import assignment_report
 from atss_nb.tiles.split import plan_split
 from atss_nb.tiles.tiles import Tiling
+from atss_nb.training.checkpoints import load_checkpoint
 
 SHIP = "10 10 30 10 30 20 10 20 ship 0\n"
 
 
 def giant_png(path, width=20_000, height=20_000):
-    "400 million pixels in a file of some bytes: a header, and nothing of what it promises."
+    "400 million pixels in a file of 50 kB: all are black, a bit each."
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + chunk(b"IDAT", zlib.compress(bytes(height * (width // 8 + 1))))
+        + chunk(b"IEND", b"")
+    )
     return path
 
 
@@ -73,6 +82,42 @@ def test_a_giant_has_a_size_for_everybody(tmp_path):
     with pytest.raises(OSError, match=r"giant.png: .*20000 x 20000 pixels are too many at once"):
         read_pixels(path)
     assert LARGEST < 20_000**2
+
+
+def lying_png(path, width, height):
+    "A header, and nothing of what it promises."
+    giant_png(path, 8, 8)
+    data = path.read_bytes()
+    header = b"IHDR" + struct.pack(">II", width, height) + data[24:29]
+    path.write_bytes(data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:])
+    return path
+
+
+@pytest.mark.parametrize("side", [20_000, 2_000_000_000])
+def test_a_header_that_lies_is_found_by_whoever_looks(tmp_path, side):
+    path = lying_png(tmp_path / "a.png", side, side)
+    for reader in (
+        partial(check_image, decode=True),
+        read_pixels,
+        lambda p: open_image(p).read(0, side - 9, 9, side),
+    ):
+        with pytest.raises(OSError, match="a.png: "):
+            reader(path)
+    assert "a.png" in look(path).error
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    for name, expected in (
+        ("pipe", "a pipe; expected a file"),
+        ("folder", "a folder; expected"),
+        ("loop", "loop.png"),
+    ):
+        for reader in (image_size, read_text, fingerprint, load_checkpoint):
+            with pytest.raises(OSError, match=expected):
+                reader(tmp_path / f"{name}.png")
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.webp"])

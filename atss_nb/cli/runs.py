@@ -46,7 +46,8 @@ def _train_config(args: argparse.Namespace):  # a TrainConfig
     )
 
     if not args.data:  # only a run that goes on may leave it out
-        return TrainConfig.from_json(load_checkpoint(args.out / "last.pt")["config"])
+        last = args.out / "last.pt"
+        return TrainConfig.from_json(load_checkpoint(last)["config"], last)
     config = _asked(args)
     data, model = open_split(config, "train"), config.model
     size = suggest_size(data) if args.size is None else args.size

@@ -14,6 +14,8 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
 
+from .files import check_file
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -25,21 +27,34 @@ def is_image(path: Path) -> bool:
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")  # what Pillow calls the kinds above
 
 
+_DENSEST = 100_000  # pixels; no compression brings more of them into a byte, but WebP's
+
+
+def _check_header(image: Image.Image, size: int) -> None:
+    "ValueError where an image claims more pixels than a file of this many bytes can hold."
+    if image.format != "WEBP" and math.prod(image.size) > _DENSEST * size:
+        raise ValueError(
+            f"its header says {image.width} x {image.height} pixels, which {size} bytes cannot hold"
+        )
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     "An image of which the header is read. OSError that names the file, here and in what is done with the image."
     Image.init()  # fills Pillow's table of formats, once
     try:
-        with path.open("rb") as file:
+        with check_file(path).open("rb") as file:
             start = file.read(16)
             file.seek(0)
             known = [Image.OPEN[name] for name in _FORMATS if name in Image.OPEN]
             fitting = [make for make, accepts in known if accepts and accepts(start) is True]
             if not fitting:
                 raise ValueError(f"its content is none of {', '.join(_FORMATS)}")
-            yield fitting[0](file, str(path))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        text = " ".join(str(error).split())
+            image = fitting[0](file, str(path))
+            _check_header(image, path.stat().st_size)
+            yield image
+    except Exception as error:  # the decoders raise whatever they stumble over
+        text = " ".join(str(error).split()) or type(error).__name__
         raise OSError(f"{path}: cannot be read ({text}); expected an image of 8 bits per channel") from error
 
 
@@ -92,17 +107,21 @@ def check_image(path: str | Path, decode: bool = False) -> tuple[int, int]:
     """The size of an image that can be read; OSError that says why, if it cannot.
 
     Args:
-        decode: all pixels, up to `LARGEST` of them; without: the header only
+        decode: all pixels, window by window where there are many; without: the header only
 
     Returns:
         H, W [px], upright
     """
     with _opened(Path(path)) as image:
         _check_mode(image)
-        size = _upright_size(image)
-        if decode and math.prod(size) <= LARGEST:
+        size, small = _upright_size(image), math.prod(image.size) <= LARGEST
+        if decode and small:
             image.load()
-        return size
+    if decode and not small:
+        reader = open_image(path)
+        for y in range(0, size[0], 256):
+            reader.read(0, y, size[1], min(y + 256, size[0]))
+    return size
 
 
 WHOLE = 64_000_000  # pixels; up to this an image is decoded whole

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..core.errors import collecting, wrong
-from ..core.files import as_number, read_text, replacing
+from ..core.files import as_number, json_value, read_text, replacing
 from .columns import Detection
 from .detections import Detections
 from .dota import check_classes, check_name, parse_difficulty
@@ -22,14 +22,7 @@ from ..geometry.boxes import obb2poly, poly2obb
 
 def parse_json(path: Path) -> object:
     "What a JSON file holds, or LabelError with the line."
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise wrong(path, error.lineno, error.msg, "valid JSON") from None
-    except (RecursionError, ValueError) as error:  # nested a thousand deep, or a number of a million digits
-        if not isinstance(error, RecursionError) and not str(error).startswith("Exceeds"):
-            raise
-        raise wrong(path, 1, str(error), "JSON of a sane depth and size") from None
+    return json_value(read_text(path), path)
 
 
 def member(path: Path, place: str, holder: object, key: str, kind: type):

@@ -25,8 +25,8 @@ def read_data_yaml(path: str | Path) -> tuple[dict[int, str], dict[str, list[str
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
+        content = yaml.load(read_text(path), yaml.BaseLoader)  # noqa: S506  it makes nothing but text
+    except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         raise wrong(
             path, mark.line + 1 if mark else 1, getattr(error, "problem", str(error)), "valid YAML"
@@ -34,21 +34,35 @@ def read_data_yaml(path: str | Path) -> tuple[dict[int, str], dict[str, list[str
     if not isinstance(content, dict):
         raise wrong(path, 1, content, "a table with names")
     names = _names(path, content)
-    splits = {key: content[key] for key in ("train", "val", "test") if content.get(key)}
-    return names, {key: [value] if isinstance(value, str) else list(value) for key, value in splits.items()}
+    return names, {
+        key: _folders(path, key, content[key]) for key in ("train", "val", "test") if content.get(key)
+    }
+
+
+def _folders(path: Path, key: str, value: object) -> list[str]:
+    folders = [value] if isinstance(value, str) else value
+    if not isinstance(folders, list) or not all(isinstance(one, str) for one in folders):
+        raise wrong(path, key, value, "a folder, a list of images, or several of them")
+    return folders
 
 
 def _names(path: Path, content: dict) -> dict[int, str]:
-    names = content.get("names")
-    names = dict(enumerate(names)) if isinstance(names, list) else names
-    right = isinstance(names, dict) and all(
-        isinstance(k, int) and isinstance(v, str) for k, v in names.items()
+    given = content.get("names")
+    given = {str(i): name for i, name in enumerate(given)} if isinstance(given, list) else given
+    right = (
+        isinstance(given, dict)
+        and all(map(_is_number, given))
+        and all(isinstance(v, str) and v for v in given.values())
     )
-    if not right or not names or len(set(names.values())) < len(names):
-        raise wrong(path, "names", names, "a list of different names, or a table from number to name")
-    if content.get("nc", len(names)) != len(names):
-        raise wrong(path, "nc", content["nc"], f"the number of names, {len(names)}")
-    return names
+    if not given or not right or len(set(given.values())) < len(given):
+        raise wrong(path, "names", given, "a list of different names, or a table from number to name")
+    if content.get("nc", str(len(given))) != str(len(given)):
+        raise wrong(path, "nc", content["nc"], f"the number of names, {len(given)}")
+    return {int(number): name for number, name in given.items()}
+
+
+def _is_number(text: object) -> bool:
+    return isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 10
 
 
 def _parse_line(
@@ -59,7 +73,7 @@ def _parse_line(
         raise wrong(
             path, line, text, f"a class number, 8 coordinates and at most a score, not {len(fields)} fields"
         )
-    if not fields[0].isascii() or not fields[0].isdigit() or int(fields[0]) not in names:
+    if not _is_number(fields[0]) or int(fields[0]) not in names:
         raise wrong(path, line, fields[0], f"a class number of data.yaml: {', '.join(map(str, names))}")
     values = parse_corners(path, line, fields[1:9])
     if min(values) < -1 or max(values) > 2:

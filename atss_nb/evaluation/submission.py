@@ -4,6 +4,7 @@
 
 __all__ = ['Submission', 'dota_classes', 'check_submission', 'write_submission', 'read_submission']
 
+import re
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import LabelError
-from ..core.files import replacing
+from ..core.files import check_file, replacing
 from ..data.dota import DOTA_V10_CLASSES, DOTA_V15_CLASSES, DOTA_V20_CLASSES, parse_task1, task1_line
 from .task1 import read_image_ids, task1_files
 from ..geometry.quads import quad_iou
@@ -140,9 +141,21 @@ def read_submission(
     Args:
         path: of a .zip file
     """
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if Path(name).name != name or not name.startswith("Task1_") or not name.endswith(".txt"):
-                raise ValueError(f"{path}: {name!r} inside; expected nothing but Task1_<class>.txt")
-        archive.extractall(folder)
-        return check_submission(folder, imageset, classes)
+    with tempfile.TemporaryDirectory() as folder:
+        _unzip(check_file(path), folder)
+        try:
+            return check_submission(folder, imageset, classes)
+        except (LabelError, ValueError, FileNotFoundError) as error:
+            raise type(error)(str(error).replace(folder, str(path))) from error
+
+
+def _unzip(path: Path, folder: str) -> None:
+    "The files of a submission; ValueError where it is damaged, or holds others."
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if Path(name).name != name or not re.fullmatch(r"Task1_.+\.txt", name):
+                    raise ValueError(f"{name!r} inside; expected nothing but Task1_<class>.txt")
+            archive.extractall(folder)
+    except Exception as error:  # the decoders raise many kinds
+        raise ValueError(f"{path}: {error}") from error

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ..core.errors import LabelError
-from ..core.files import replacing
+from ..core.files import read_text, replacing
 from ..data.detections import Detections
 from ..data.dota import DOTA_V20_CLASSES, parse_task1, read_dota, task1_line
 from .evaluate import IOU_THRESHOLDS, Evaluation, evaluate_case
@@ -71,11 +71,11 @@ def read_image_ids(path: str | Path) -> list[str]:
     Args:
         path: a text file with one image name in a line
     """
-    lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    lines = read_text(Path(path)).split("\n")
     first = {}
     for number, line in enumerate(lines, start=1):
         name = line.strip()
-        if name and (name in first or len(name.split()) > 1):
+        if name and (name in first or len(name.split()) > 1 or not name.isprintable()):
             raise LabelError(f"{path}, line {number}: {name!r}; expected one image name, and each once")
         first |= {name: number} if name else {}
     return list(first)

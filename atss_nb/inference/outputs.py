@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from ..core.files import replacing
+from ..core.errors import LabelError
+from ..core.files import json_value, read_text, replacing
 from ..core.options import choose
 from ..data.columns import Detection
 from ..data.detections import Detections
@@ -54,9 +55,11 @@ def read_predictions_json(
 ) -> list[Detections]:
     "Read the file of `write_predictions_json`. Raises ValueError that names another file."
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json_value(read_text(Path(path)), Path(path))
         return [_prediction(one, tuple(content["classes"])) for one in content["images"]]
-    except (KeyError, TypeError, ValueError) as error:
+    except LabelError:
+        raise
+    except (AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: expected a file written by write_predictions_json ({error!r})") from error
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..core.files import check_file
 from ..core.options import choose
 from ..geometry.boxes import AngleDef
 
@@ -187,13 +188,13 @@ def read_tensors(path: str | Path) -> object:
     Args:
         path: written by torch.save
     """
+    path = check_file(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
     except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(
-            f"{path} is damaged or holds more than tensors and was not opened: {str(error).splitlines()[0]}. "
+            f"{path} is damaged or holds more than tensors and was not opened: {reason}. "
             "Where you trust it, write torch.save({'state_dict': ckpt['state_dict']}, ...) in its own environment"
         ) from error
 

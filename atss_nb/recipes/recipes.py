@@ -39,7 +39,7 @@ def _literal(text: str) -> object:
     "A number, tuple, True, False or None as Python writes it; else the text itself."
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
     return tuple(value) if isinstance(value, list) else value
 

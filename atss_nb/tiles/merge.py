@@ -4,7 +4,6 @@
 
 __all__ = ['tile_from_name', 'read_places', 'keep_best', 'merge_images', 'merge_tiles', 'read_tile_detections', 'merge_results']
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from ..data.dota import parse_task1, task1_line
 from ..geometry.boxes import scale_boxes, shift_boxes
 from ..geometry.nms import batched_nms_rotated
 from ..geometry.quads import batched_nms_polygons
+from .split import read_plan
 from .tiles import Tile
 
 _NAME = re.compile(r"(.+)__(\d+(?:\.\d+)?)__(\d+)___(\d+)")
@@ -64,11 +64,7 @@ def read_places(folder: str | Path) -> dict[str, Tile]:
     Returns:
         by the tile's name
     """
-    path = Path(folder) / "split.json"
-    try:
-        return {name: Tile(name, *place) for name, place in json.loads(read_text(path))["tiles"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LabelError(f"{path}: {error!r}; expected what a split writes") from error
+    return {name: Tile(name, *place) for name, place in read_plan(folder)["tiles"].items()}
 
 
 def _find_tile(

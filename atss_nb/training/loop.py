@@ -13,8 +13,14 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..core.files import replacing
-from ..model.build import build_model
-from .checkpoints import Log, load_checkpoint, read_log, save_checkpoint, write_log_table
+from atss_nb.training.checkpoints import (
+    Log,
+    load_checkpoint,
+    read_log,
+    rebuild_model,
+    save_checkpoint,
+    write_log_table,
+)
 from .engine import Stop
 from .memory import explain_out_of_memory
 from .settings import TrainConfig
@@ -165,8 +171,4 @@ def load_model(path: str | Path) -> tuple[nn.Module, TrainConfig, list[str]]:
     inside = [path / name for name in ("best.pt", "last.pt") if (path / name).exists()]
     if path.is_dir() and not inside:
         raise FileNotFoundError(f"{path}: expected a run folder with best.pt or last.pt")
-    state = load_checkpoint(inside[0] if inside else path)
-    config = TrainConfig.from_json(state["config"])
-    model = build_model(config.model, len(state["classes"]), pretrained=False)
-    model.load_state_dict(state.get("average", state["model"]))
-    return model.eval(), config, state["classes"]
+    return rebuild_model(inside[0] if inside else path)

@@ -8,14 +8,18 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 from pydantic import AfterValidator, Field
 
+from ..core.errors import wrong
+from ..core.files import json_value
 from ..core.options import choose
 from atss_nb.core.records import (
     AtLeastZero,
+    ConfigError,
     Count,
     FromList,
     Positive,
@@ -110,9 +114,19 @@ class TrainConfig:
     seed: Whole = 0
 
     @classmethod
-    def from_json(cls, text: str) -> "TrainConfig":
-        "The inverse of `to_json`."
-        return cls(**json.loads(text))
+    def from_json(cls, text: str, path: str | Path = "configuration") -> "TrainConfig":
+        """The inverse of `to_json`. ValueError that names file, field and value.
+
+        Args:
+            path: the file that it is from, for errors
+        """
+        values = json_value(text, Path(path))
+        if not isinstance(values, dict):
+            raise wrong(Path(path), 1, values, "a table of settings")
+        try:
+            return cls(**values)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
 
     def to_json(self) -> str:
         "The settings as JSON that `from_json` reads."

@@ -214,7 +214,7 @@ class Trainer:
 
     def restore(self, state: dict) -> None:
         "Go on where a checkpoint was written. Raises `ValueError` where it is of another run."
-        old, new = asdict(TrainConfig.from_json(state["config"])), asdict(self.config)
+        old, new = asdict(TrainConfig.from_json(state["config"], "the checkpoint")), asdict(self.config)
         changed = [f"{k} {old[k]!r} -> {new[k]!r}" for k in old if old[k] != new[k] and k not in _FREE]
         if changed:
             raise ValueError(f"the checkpoint is of another run: {'; '.join(changed)}")
