@@ -14,6 +14,7 @@ import torch
 
 from ..core.errors import collecting, wrong
 from ..core.files import as_number, json_value, read_text, replacing
+from ..core.names import check_image_name
 from .detections import Detection, Detections
 from .dota import check_classes, check_name, parse_difficulty
 from ..geometry.boxes import obb2poly, poly2obb
@@ -253,6 +254,8 @@ def read_coco(
     path = Path(path)
     root = parse_json(path)
     images, names = _by_id(path, root, "images", "file_name"), _by_id(path, root, "categories", "name")
+    for i, one in enumerate(images.values()):
+        check_image_name(path, f"images[{i}].file_name", one["file_name"])
     objects = {number: [] for number in images}
     for i, one in enumerate(member(path, "", root, "annotations", list)):
         with collecting(problems):

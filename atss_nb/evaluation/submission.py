@@ -15,7 +15,14 @@ import numpy as np
 
 from ..core.errors import LabelError
 from ..core.files import check_file, replacing
-from ..data.dota import DOTA_V10_CLASSES, DOTA_V15_CLASSES, DOTA_V20_CLASSES, parse_task1, task1_line
+from atss_nb.data.dota import (
+    DOTA_V10_CLASSES,
+    DOTA_V15_CLASSES,
+    DOTA_V20_CLASSES,
+    parse_task1,
+    task1_line,
+    task1_name,
+)
 from .task1 import read_image_ids, task1_files
 from ..geometry.quads import quad_iou
 from ..tiles.merge import tile_from_name
@@ -142,7 +149,7 @@ def write_submission(path: str | Path, submission: Submission) -> None:
     with replacing(path) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, rows in submission.lines.items():
             text = "".join(task1_line(image, score, np.array(corners)) for image, score, corners in rows)
-            archive.writestr(zipfile.ZipInfo(f"Task1_{name}.txt"), text, zipfile.ZIP_DEFLATED)
+            archive.writestr(zipfile.ZipInfo(task1_name(name)), text, zipfile.ZIP_DEFLATED)
 
 
 def read_submission(

@@ -15,6 +15,7 @@ import torch
 
 from ..core.errors import LabelError
 from ..core.files import json_value, read_text, replacing
+from ..core.names import image_file_name
 from ..core.options import choose
 from ..data.detections import Detection, Detections
 from ..data.dota import write_dota
@@ -93,7 +94,7 @@ def write_dota_labels(folder: str | Path, predictions: Sequence[Detections]) -> 
     check_image_ids([p.image_id for p in predictions])
     Path(folder).mkdir(parents=True, exist_ok=True)
     for p in predictions:
-        write_dota(Path(folder) / f"{p.image_id}.txt", p)
+        write_dota(Path(folder) / f"{image_file_name(p.image_id)}.txt", p)
 
 
 def image_place(path: Path):
