@@ -11,6 +11,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -235,6 +236,7 @@ def plot_detections(detections: Detections, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@rc_context({"text.parse_math": False})  # names may hold a $
 def save_detections(path: str | Path, image: Tensor | np.ndarray, prediction: Detections) -> None:
     """Write an image with its detections drawn on it, pixel for pixel.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -186,6 +187,7 @@ def samples_figure(model, image: Tensor, boxes: Tensor) -> Figure:
     return ax.figure
 
 
+@rc_context({"text.parse_math": False})  # names may hold a $
 def report_figures(model, dataset, predictions: Sequence[dict], count: int = 12) -> dict[str, Figure]:
     """The photographs of a report: detections against the truth, and the samples of the most varied image.
 

@@ -34,12 +34,24 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
 _UNSCALED = GradScaler(enabled=False)
 
 
+def _losses(model: nn.Module, images: list[Tensor], targets: list[dict]) -> dict[str, Tensor]:
+    "Of the model; ValueError that says what helps where a batch norm has one number to average."
+    try:
+        return model(images, targets)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        size = " x ".join(map(str, images[0].shape[-2:]))
+        few = f"{len(images)} images of {size} px at a time leave one number a channel on the coarsest level"
+        raise ValueError(f"{few}: take more at a time, larger ones, or backbone_norm='gn'") from error
+
+
 def _learn(
     model: nn.Module, part: tuple, share: float, config: TrainConfig, scaler: GradScaler
 ) -> dict[str, Tensor]:
     "Add a part's share to the gradients; returns its share of each loss."
     with autocast(next(model.parameters()).device, config.precision):
-        losses = model(*part)
+        losses = _losses(model, *part)
     scaler.scale(share * sum(losses.values())).backward()
     return {name: share * value.detach() for name, value in losses.items()}
 
