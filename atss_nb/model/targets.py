@@ -96,6 +96,10 @@ def check_targets(targets: Sequence[dict] | None, num_images: int, num_classes: 
     if targets is None or len(targets) != num_images:
         raise ValueError(f"targets: expected one per image, {num_images}, got {targets and len(targets)}")
     for i, target in enumerate(targets):
+        for key in ("boxes", "labels"):
+            if not isinstance(target.get(key), Tensor):
+                given = type(target[key]).__name__ if key in target else "none"
+                raise ValueError(f"targets[{i}][{key!r}]: expected a tensor, got {given}")
         boxes, labels = check_boxes(target["boxes"], f"targets[{i}]['boxes']"), target["labels"]
         if labels.shape != boxes.shape[:-1] or labels.ndim != 1:
             given = f"{tuple(boxes.shape)} and {tuple(labels.shape)}"

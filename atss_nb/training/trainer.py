@@ -18,6 +18,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 
 from ..core.devices import best_precision
+from ..core.errors import LabelError
 from ..data.datasets import DetectionData, DetectionDataset, collate, repeat_factors
 from ..data.folders import NoSuchSplit
 from ..evaluation.evaluate import Evaluation, evaluate
@@ -37,6 +38,9 @@ def _open_validation(config: TrainConfig) -> DetectionDataset | None:
         return open_split(config, config.val_split)
     except NoSuchSplit:
         return None
+    except LabelError as error:
+        known = f"the classes are {', '.join(config.classes)}; others are named with --classes"
+        raise LabelError(f"{error}\n{known}") from error
 
 
 def _make_batches(
