@@ -13,7 +13,9 @@ import torch
 from ..core.errors import collecting, wrong
 from ..core.files import as_number
 from ..core.images import LARGEST
-from .detections import Detection, Detections
+from ..core.names import check_image_name
+from .columns import Detection
+from .detections import Detections
 from .dota import check_classes, check_name, parse_difficulty
 from .json import finite, member, optional, outline, parse_json, texts, upright, write_json
 from ..geometry.boxes import obb2poly
@@ -140,14 +142,14 @@ def _coco_outline(
 def _coco_object(path: Path, place: str, one: dict, name: str, boxes: bool) -> Detection:
     poly, vertices = _coco_outline(path, place, one, boxes)
     level = one.get("difficult", int(bool(one.get("iscrowd"))))
-    hard = parse_difficulty(path, f"{place}.difficult", level)
+    difficult = parse_difficulty(path, f"{place}.difficult", level)
     skip = () if boxes or one.get("segmentation") else ("rotation",)
     attributes = texts(optional(path, place, one, "attributes"), skip) | (
         {} if vertices == 4 else {"vertices": str(vertices)}
     )
     score = float(member(path, place, one, "score", float)) if "score" in one else None
     head = outline(path, f"{place}.head", [one["head"]] * 4)[0].tolist() if "head" in one else None
-    return Detection(name, poly, score, hard, head, attributes)
+    return Detection(name, poly, score, difficult, head, attributes)
 
 
 def read_coco(
@@ -170,6 +172,8 @@ def read_coco(
     path, root = Path(path), parse_json(Path(path))
     images = _by_id(path, root, "images", "file_name")
     names = _by_id(path, _without_heading(path, root), "categories", "name")
+    for i, one in enumerate(images.values()):
+        check_image_name(path, f"images[{i}].file_name", one["file_name"])
     objects = {number: [] for number in images}
     for i, one in enumerate(member(path, "", root, "annotations", list)):
         with collecting(problems):

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ..core.errors import listing, raise_problems, summary, warn
+from ..core.files import replacing
 from ..core.images import image_size
 from ..core.options import choose
 from .detections import Detections
@@ -180,13 +181,14 @@ def _put_image(one: LabelledImage, target: Path, how: str) -> None:
     if target.exists():
         raise ValueError(f"{one.image}: {target} exists already; expected names that differ between splits")
     target.parent.mkdir(parents=True, exist_ok=True)
-    (os.link if how == "link" else shutil.copyfile)(one.image, target)
+    with replacing(target) as draft:
+        (os.link if how == "link" else shutil.copyfile)(one.image, draft)
 
 
 def _check_target(dst: Path, images: str) -> None:
     if images not in ("copy", "link", "none"):
         raise ValueError(f"images: expected copy, link or none, got {images!r}")
-    if dst.exists() and (not dst.is_dir() or any(dst.iterdir())):
+    if dst.exists() and (not dst.is_dir() or any(dst.glob("[!.]*"))):
         raise FileExistsError(f"{dst}: expected a new or empty folder; {listing(dst)}")
 
 

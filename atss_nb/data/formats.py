@@ -16,12 +16,15 @@ import numpy as np
 from ..core.errors import collecting, listing
 from ..core.files import replacing
 from ..core.images import is_image
-from .detections import Detection, Detections
+from .columns import Detection
+from .detections import Detections
 from atss_nb.data.dota import (
     check_name,
     parse_task1,
     read_dota,
+    task1_class,
     task1_line,
+    task1_name,
     write_dota,
 )
 from atss_nb.data.folders import (
@@ -270,7 +273,7 @@ def _coco(boxes: bool) -> Format:
 
 
 def _load_task1(root: Path, classes, problems: list[str]):
-    objects, files = {}, {path.stem.removeprefix("Task1_"): path for path in sorted(root.glob("Task1_*.txt"))}
+    objects, files = {}, {task1_class(path): path for path in sorted(root.glob("Task1_*.txt"))}
     for name, path in files.items():
         with collecting(problems):
             check_name(path, "the file's name", name, classes)
@@ -289,7 +292,7 @@ def _save_task1(root: Path, images: Sequence[LabelledImage], classes: Sequence[s
         for one in image.annotation or ():
             lines[one.name].append(task1_line(image.name, one.score, one.polygon))
     for name, found in lines.items():
-        with replacing(root / f"Task1_{name}.txt") as draft:
+        with replacing(root / task1_name(name)) as draft:
             draft.write_text("".join(found), encoding="utf-8", newline="\n")
 
 

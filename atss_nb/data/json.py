@@ -15,7 +15,8 @@ import torch
 
 from ..core.errors import collecting, warn, wrong
 from ..core.files import as_number, json_value, read_text, replacing
-from .detections import Detection, Detections
+from .columns import Detection
+from .detections import Detections
 from .dota import check_classes, check_name
 from ..geometry.boxes import obb2poly, poly2obb
 
@@ -107,8 +108,8 @@ def _labelme_object(path: Path, place: str, shape: dict, classes: Collection[str
     )
     if len(shape["points"]) not in (2, 4):
         attributes["vertices"] = str(len(shape["points"]))
-    hard = bool(flags.get("difficult") or shape.get("difficult"))
-    return Detection(name, poly, difficult=int(hard), attributes=attributes)
+    difficult = bool(flags.get("difficult") or shape.get("difficult"))
+    return Detection(name, poly, difficult=int(difficult), attributes=attributes)
 
 
 def _labelme_size(path: Path, root: dict) -> tuple[int, int] | None:  # H, W [px]
