@@ -199,6 +199,8 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                                                                   'atss_nb/data/convert.py'),
                                       'atss_nb.data.convert._check_names': ( 'workshop/data/convert.html#_check_names',
                                                                              'atss_nb/data/convert.py'),
+                                      'atss_nb.data.convert._check_places': ( 'workshop/data/convert.html#_check_places',
+                                                                              'atss_nb/data/convert.py'),
                                       'atss_nb.data.convert._check_target': ( 'workshop/data/convert.html#_check_target',
                                                                               'atss_nb/data/convert.py'),
                                       'atss_nb.data.convert._count_lost': ( 'workshop/data/convert.html#_count_lost',
