@@ -17,7 +17,8 @@ from ..core.errors import collecting, listing
 from ..core.files import replacing
 from ..core.images import is_image
 from ..core.names import distinct_names
-from .detections import Detection, Detections
+from .columns import Detection
+from .detections import Detections
 from atss_nb.data.dota import (
     check_name,
     parse_task1,

@@ -80,10 +80,7 @@ def plan_split(folder: str | Path, tiling: Tiling) -> dict:
 def _is_place(name: str, place: object) -> bool:
     "Whether a tile's entry is its image, x, y, side and scale."
     kinds = (str, int, int, int, int | float)
-    if (
-        not isinstance(place, list)
-        or [isinstance(*pair) for pair in zip(place, kinds, strict=False)] != [True] * 5
-    ):
+    if not isinstance(place, list) or len(place) != 5 or not all(map(isinstance, place, kinds)):
         return False
     return name == Path(name).name != ".." and place[0] != "" and 0 < place[4] < math.inf
 

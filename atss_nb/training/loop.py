@@ -104,7 +104,7 @@ def _score(run: Trainer, out: Path, log: Log | None) -> None:
 
 def _close_epoch(
     run: Trainer, out: Path, log: Log | None, watch: Callable | None
-) -> bool:  # whether the run has stale long enough
+) -> bool:  # whether the run has waited long enough
     "Show the model to who watches, score it if that is due, and save."
     if watch and log:
         watch(run.model, run.done.epochs)
