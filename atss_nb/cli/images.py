@@ -52,19 +52,19 @@ def _find(model, paths: list[Path], args: argparse.Namespace, classes: list[str]
     return predict(model, paths, classes, size, args.batch_size, progress=True, **asked)
 
 
-def draw_prediction(path: Path, image: Path, found) -> None:
-    """Draw what was found onto a preview of the image.
+def draw_prediction(path: Path, image: Path, predictions) -> None:
+    """Draw predictions onto a preview of the image.
 
     Args:
         path: the picture to write
-        found: Detections in pixels of the image
+        predictions: Detections in pixels of the image
     """
     from atss_nb.geometry.boxes import scale_boxes
     from atss_nb.plots.images import save_detections
     from atss_nb.tiles.windows import preview
 
     small, scale = preview(image)
-    save_detections(path, small, found.replace(boxes=scale_boxes(found.boxes, scale, scale)))
+    save_detections(path, small, predictions.replace(boxes=scale_boxes(predictions.boxes, scale, scale)))
 
 
 OUTPUT_FORMATS = ("task1", "json", "csv", "dota", "geojson")
@@ -148,10 +148,10 @@ _PREDICT = {
         "type": float,
         "nargs": "+",
         "default": (1.0,),
-        "help": "of looks: to the image for windows, to the size trained with for whole images",
+        "help": "of views: to the image for windows, to the size trained with for whole images",
     },
-    "--views": {"default": "none", "choices": ["none", "flips", "turns", "all"], "help": "of each look"},
-    "--batch-size": {"type": int, "default": 4, "help": "looks at a time"},
+    "--views": {"default": "none", "choices": ["none", "flips", "turns", "all"], "help": "of each window"},
+    "--batch-size": {"type": int, "default": 4, "help": "views at a time"},
     "--precision": {"default": "float32", "choices": ["float32", "bfloat16", "float16"]},
     "--device": DEVICE,
 }

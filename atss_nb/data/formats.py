@@ -16,7 +16,8 @@ import numpy as np
 from ..core.errors import collecting, listing
 from ..core.files import replacing
 from ..core.images import is_image
-from .detections import Detection, Detections
+from .columns import Detection
+from .detections import Detections
 from atss_nb.data.dota import (
     check_name,
     parse_task1,

@@ -12,7 +12,8 @@ import yaml
 
 from ..core.errors import collecting, wrong
 from ..core.files import as_number, read_text, replacing
-from .detections import Detection, Detections
+from .columns import Detection
+from .detections import Detections
 from .dota import check_classes, check_name, parse_corners
 from .json import outline
 

@@ -201,14 +201,14 @@ def _beside_labels(
 
 def _notes(classes: Sequence[str], detected: Collection[str], there: set[str]) -> list[str]:
     "What was asked for and is not there, and the other way round."
-    told = {
+    notes = {
         "neither in the results nor in the labels": [name for name in classes if name not in there],
         "no Task1 file, so nothing found of": [
             name for name in classes if name in there.difference(detected)
         ],
         "not among the classes asked for": sorted(there - set(classes)),
     }
-    return [f"{text}: {', '.join(names)}" for text, names in told.items() if names]
+    return [f"{text}: {', '.join(names)}" for text, names in notes.items() if names]
 
 
 def ordered_classes(

@@ -176,9 +176,9 @@ def draw_outcome(ax: Axes, prediction: dict, target: dict, iou_threshold: float 
         target: boxes (G, 5), labels (G,), difficult (G,) if known
     """
     verdicts, matched = (torch.from_numpy(part) for part in match_image(prediction, target, iou_threshold))
-    hard = torch.as_tensor(target.get("difficult", torch.zeros(len(matched)))).cpu().bool()
+    difficult = torch.as_tensor(target.get("difficult", torch.zeros(len(matched)))).cpu().bool()
     truth, guess = (torch.as_tensor(s["boxes"]).detach().cpu() for s in (target, prediction))
-    groups = truth[hard], truth[~matched & ~hard], guess[verdicts == 1], guess[verdicts == 0]
+    groups = truth[difficult], truth[~matched & ~difficult], guess[verdicts == 1], guess[verdicts == 0]
     for name, group in zip(("difficult", "missed", "hit", "false"), groups, strict=True):
         color, style = OUTCOMES[name]
         draw_boxes(ax, group, color=color, linestyle=style, heading=name == "hit")

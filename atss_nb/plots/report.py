@@ -165,10 +165,10 @@ def _small_print(evaluation: Evaluation) -> str:
     empty = [name for name, ap in evaluation.per_class.items() if None in ap.values()]
     left_out = f" Without objects, and left out of the means: {escape(', '.join(empty))}." if empty else ""
     hit = "above" if rule.strict else "at or above"
-    hard = "left out" if rule.ignore_difficult else "objects like any other"
+    difficult = "left out" if rule.ignore_difficult else "objects like any other"
     return (
         f'<p class="note">Protocol {evaluation.protocol}: average precision in percent is {_METRICS[evaluation.metric]}; '
-        f"a hit needs IoU {hit} the threshold; difficult objects are {hard}. "
+        f"a hit needs IoU {hit} the threshold; difficult objects are {difficult}. "
         f"mAP is the mean over all IoU thresholds.{left_out}</p>"
     )
 

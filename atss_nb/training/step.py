@@ -75,13 +75,13 @@ def train_step(
     """
     parts = min(config.accumulate, len(images))
     optimizer.zero_grad(set_to_none=True)
-    found = []
+    outcomes = []
     for i in range(parts):
         with nullcontext() if i == parts - 1 else engine.alone(model):
-            found.append(_learn(model, (images[i::parts], targets[i::parts]), 1 / parts, config, scaler))
+            outcomes.append(_learn(model, (images[i::parts], targets[i::parts]), 1 / parts, config, scaler))
     scaler.unscale_(optimizer)
     norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
     scaler.step(optimizer)
     scaler.update()
-    losses = {name: sum(one[name] for one in found) for name in found[0]}
+    losses = {name: sum(one[name] for one in outcomes) for name in outcomes[0]}
     return {"loss": sum(losses.values()), **losses, "grad_norm": norm}
