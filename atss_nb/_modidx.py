@@ -41,6 +41,7 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                   'atss_nb.cli.main._lab': ('workshop/cli/main.html#_lab', 'atss_nb/cli/main.py'),
                                   'atss_nb.cli.main._message': ('workshop/cli/main.html#_message', 'atss_nb/cli/main.py'),
                                   'atss_nb.cli.main._notebooks_folder': ('workshop/cli/main.html#_notebooks_folder', 'atss_nb/cli/main.py'),
+                                  'atss_nb.cli.main._parse': ('workshop/cli/main.html#_parse', 'atss_nb/cli/main.py'),
                                   'atss_nb.cli.main._parser': ('workshop/cli/main.html#_parser', 'atss_nb/cli/main.py'),
                                   'atss_nb.cli.main.atss': ('workshop/cli/main.html#atss', 'atss_nb/cli/main.py'),
                                   'atss_nb.cli.main.main': ('workshop/cli/main.html#main', 'atss_nb/cli/main.py')},
