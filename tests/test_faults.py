@@ -116,3 +116,10 @@ def test_one_number_a_channel_says_what_helps():
         ValueError, match="1 images of 32 x 32 px at a time leave one number.*backbone_norm='gn'"
     ):
         train_step(model, *batch, make_optimizer(model, config), config)
+
+
+def test_a_wrong_flag_and_a_folder_for_a_recipe_are_guessed(tmp_path):
+    code, text = atss("train", "--data", tmp_path, "--out", tmp_path / "run", "--imgsz", 640)
+    assert code == 2 and "--imgsz" in text and "did you mean" in text and "--size" in text
+    code, text = atss("train", tmp_path, "--out", tmp_path / "run")
+    assert code == 2 and f"--data {tmp_path}" in text

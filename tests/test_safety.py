@@ -1,12 +1,20 @@
 "A user's files are never harmed: not by what a command writes, not by a name in a file, not by a kill."
 
+import errno
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from atss_nb.cli.main import atss, main
+from atss_nb.core.files import replacing
+from atss_nb.core.outputs import FolderInUse, locked
 from atss_nb.scenes.scenes import write_scenes
 
 LINE = "1 1 20 1 20 20 1 20 ship 0\n"
@@ -202,3 +210,106 @@ def test_names_with_spaces_go_wherever_they_fit(home, tmp_path):
         assert atss(*words, form)[0] == 0
     code, text = atss(*words, "task1")
     assert code == 1 and "photo (1)" in text and "separates by spaces" in text
+
+
+# A full disk, a second run, other data
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+    path = tmp_path / "labels.txt"
+    path.write_text("old")
+    with pytest.raises(OSError, match="disk is full.*labels.txt"), replacing(path) as draft:
+        draft.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert contents(tmp_path) == {"labels.txt": b"old"}
+
+
+def test_a_second_training_is_refused_while_the_first_lives(home, tmp_path):
+    with locked(tmp_path):
+        code, text = atss("train", "--data", home / "data", "--out", tmp_path, *TRAIN)
+    assert code == 1 and "is writing there" in text
+    with locked(tmp_path):
+        words = ["split", home / "data/train", tmp_path, "--size", 32, "--gap", 0]
+        command = [sys.executable, "-m", "atss_nb.cli", *map(str, words)]
+        got = subprocess.run(command, capture_output=True, text=True)
+    assert got.returncode == 1 and f"process {os.getpid()} is writing there" in got.stderr
+    with pytest.raises(FolderInUse), locked(tmp_path), locked(tmp_path):
+        pass
+
+
+def test_a_run_goes_on_with_its_own_data_only(tmp_path):
+    write_images(tmp_path / "data/train", ["a.png", "b.png", "c.png", "d.png"])
+    words = ["train", "--data", tmp_path / "data", "--out", tmp_path / "run", *TRAIN]
+    assert atss(*words)[0] == 0
+    assert atss(*words, "--resume")[0] == 0
+    label = tmp_path / "data/train/labelTxt/a.txt"
+    label.write_text(LINE.replace("20", "21"))
+    code, text = atss(*words, "--resume")
+    assert code == 1 and "other images or labels" in text and "--overwrite" in text
+    label.unlink()
+    (tmp_path / "data/train/images/a.png").unlink()
+    code, text = atss(*words, "--resume")
+    assert code == 1 and "4 images then, 3 now" in text
+
+
+def test_overwriting_ends_the_old_run_before_its_own_first_checkpoint(home, tmp_path, monkeypatch):
+    words = ["train", "--data", home / "data", "--out", tmp_path, *TRAIN]
+    assert atss(*words)[0] == 0
+    monkeypatch.setattr("atss_nb.training.loop._epochs", lambda *_: 1 / 0)  # killed before the first step
+    assert atss(*words, "--overwrite")[0] == 1
+    assert not (tmp_path / "last.pt").exists()
+
+
+# Kills
+
+
+def killed_and_run_again(words: list, out: Path, moments: list[float]) -> dict[str, bytes]:
+    "What is there after kills at these moments [s] and one call that may finish."
+    command = [sys.executable, "-m", "atss_nb.cli", *map(str, words)]
+    for moment in moments:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(moment)
+        process.kill()
+        process.wait()
+    got = subprocess.run(command, capture_output=True, text=True)
+    assert got.returncode == 0, got.stderr
+    assert not [p.name for p in out.parent.rglob(".*") if p.name != ".atss"], "strays"
+    return contents(out)
+
+
+def kill_commands(home: Path) -> dict:
+    "Commands by name, without the place they write to."
+    if not (home / "many").exists():
+        write_images(home / "many", [f"{i:03}.png" for i in range(40)])
+        (home / "results").mkdir()
+        lines = (f"P{i} 0.9 {i} 1 {i + 9} 1 {i + 9} 9 {i} 9\n" for i in range(300))
+        (home / "results/Task1_ship.txt").write_text("".join(lines))
+        tiles = (f"P1__64__{64 * i}___0 0.9 1 1 9 1 9 9 1 9\n" for i in range(300))
+        (home / "tiled").mkdir()
+        (home / "tiled/Task1_ship.txt").write_text("".join(tiles))
+    image = home / "data/train/images"
+    return {
+        "convert": ["convert", home / "many", "OUT", "--to", "coco"],
+        "split": ["split", home / "many", "OUT", "--size", 16, "--gap", 0],
+        "merge": ["merge", home / "tiled", "OUT"],
+        "submit": ["submit", home / "results", "OUT/sub.zip"],
+        "predict": ["predict", home / "run", image, "--out", "OUT", "--format", "json", "dota", "--score", 0],
+    }
+
+
+KILLS = int(os.environ.get("KILLS", "3"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signal 9")
+@pytest.mark.parametrize("command", ["convert", "split", "merge", "submit", "predict"])
+def test_killed_at_any_moment_and_run_again(home, tmp_path, command):
+    def words(out: Path) -> list:
+        return [str(word).replace("OUT", str(out)) for word in kill_commands(home)[command]]
+
+    seed = int(os.environ.get("SEED", "0"))
+    print(f"{command}: {KILLS} kills, seed {seed}")
+    started = time.perf_counter()
+    quiet = killed_and_run_again(words(tmp_path / "quiet/out"), tmp_path / "quiet/out", [])
+    whole = time.perf_counter() - started
+    moments = np.random.default_rng(seed).uniform(0.3, 1, KILLS) * whole
+    assert killed_and_run_again(words(tmp_path / "out"), tmp_path / "out", list(moments)) == quiet

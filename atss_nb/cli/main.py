@@ -24,6 +24,7 @@ from .results import RESULT_COMMANDS
 from .runs import RUN_COMMANDS
 from ..core.errors import AtssError
 from ..core.names import shown
+from ..core.options import choose
 
 
 def _demo(args: argparse.Namespace) -> None:
@@ -165,6 +166,19 @@ class _Shown:
         return getattr(self.stream, name)
 
 
+def _parse(words: list[str] | None) -> argparse.Namespace:
+    "The words of a command; where an option is none of its own, the near ones are told."
+    parser = _parser()
+    args, rest = parser.parse_known_args(words)
+    if rest:
+        try:
+            choose([word for word in _COMMANDS[args.command][1] if word.startswith("-")], rest[0], "option")
+        except ValueError as error:
+            parser.error(f"unrecognized arguments: {' '.join(rest)} ({error})")
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return args
+
+
 def main(words: list[str] | None = None) -> int:
     """The `atss` command.
 
@@ -174,7 +188,7 @@ def main(words: list[str] | None = None) -> int:
     Returns:
         exit code: 0 done, 1 failed, 130 stopped by ctrl + c; wrong words leave with SystemExit(2)
     """
-    args = _parser().parse_args(words)
+    args = _parse(words)
     with contextlib.redirect_stdout(_Shown(sys.stdout)), contextlib.redirect_stderr(_Shown(sys.stderr, "\r")):
         return _call(args)
 

@@ -87,6 +87,8 @@ _OF_RECIPES += ("--resume", "--tensorboard")
 
 def _check_words(args: argparse.Namespace) -> None:
     "Leave with 2 where words are missing, or would be without effect."
+    if args.recipe and Path(args.recipe).is_dir():
+        _wrong_use(f"{args.recipe} is a folder, not a recipe: --data {args.recipe}")
     goes_on = args.resume and not args.recipe and (args.out / "last.pt").exists()
     if not (args.data or goes_on or (args.recipe and args.smoke)):
         _wrong_use("--data DIR is missing: a folder with the data set")

@@ -16,6 +16,7 @@ import numpy as np
 from ..core.errors import collecting, listing
 from ..core.files import replacing
 from ..core.images import is_image
+from ..core.names import distinct_names
 from .columns import Detection
 from .detections import Detections
 from atss_nb.data.dota import (
@@ -243,7 +244,8 @@ def _load_coco(root: Path, classes, problems: list[str], boxes: bool):
             home = _coco_home(root, path, list(found))
             problems += _lost_partners(path, home, list(found))
             split = _coco_split(path)
-            images += [LabelledImage(Path(n).stem, split, home / n, path, a) for n, a in found.items()]
+            called = zip(distinct_names(list(found)), found.items(), strict=True)
+            images += [LabelledImage(name, split, home / n, path, a) for name, (n, a) in called]
     return images, tuple(order)
 
 
@@ -251,7 +253,7 @@ def _save_coco(root: Path, images: Sequence[LabelledImage], classes: Sequence[st
     (root / "annotations").mkdir(parents=True, exist_ok=True)
     for split in sorted({one.split for one in images}):
         files = {
-            one.image.name if one.image else f"{one.name}.png": one.annotation
+            f"{one.name}{one.image.suffix if one.image else '.png'}": one.annotation
             for one in images
             if one.split == split and one.annotation is not None
         }
