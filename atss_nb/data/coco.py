@@ -44,7 +44,9 @@ def _tie(path: Path, place: str, one: object, key: str, entries: dict[int, dict]
 
 def _is_heading(one: object, above: list, used: set[int]) -> bool:
     "Whether a category stands above others, and no object has it."
-    known = isinstance(one, dict) and isinstance(one.get("id"), int) and isinstance(one.get("name"), str)
+    if not isinstance(one, dict):
+        return False
+    known = isinstance(one.get("id"), int) and isinstance(one.get("name"), str)
     return (
         known
         and one.get("supercategory") in (None, "", "none")
@@ -100,10 +102,9 @@ def _unpack(text: str) -> list[int]:
 def _run_lengths(path: Path, place: str, mask: dict) -> tuple[int, int, list[int]]:  # H, W, pixels in turns
     "What a mask says, or LabelError."
     h, w = [*member(path, place, mask, "size", list), None, None][:2]
-    counts = mask.get("counts")
-    counts = _unpack(counts) if isinstance(counts, str) else counts
-    numbers = [h, w, *counts] if isinstance(counts, list) else [None]
-    if not all(type(n) is int and n >= 0 for n in numbers) or not sum(counts) == h * w <= LARGEST:
+    given = mask.get("counts")
+    counts: list = _unpack(given) if isinstance(given, str) else given if isinstance(given, list) else [None]
+    if not all(type(n) is int and n >= 0 for n in [h, w, *counts]) or not sum(counts) == h * w <= LARGEST:
         raise wrong(path, place, mask, "run lengths that fill size = [height, width]")
     return h, w, counts
 

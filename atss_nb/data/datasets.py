@@ -256,7 +256,7 @@ def collate(batch: Sequence[tuple[Tensor, dict]]) -> tuple[list[Tensor], list[di
     return list(images), list(targets)
 
 
-def repeat_factors(dataset: DetectionDataset, threshold: float) -> Tensor:
+def repeat_factors(dataset: DetectionData, threshold: float) -> Tensor:
     """How much more often to show images of rare classes.
 
     Args:

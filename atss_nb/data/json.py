@@ -48,7 +48,7 @@ def optional(path: Path, place: str, holder: dict, key: str) -> dict:
     return member(path, place, holder, key, dict) if holder.get(key) is not None else {}
 
 
-def outline(path: Path, place: str, points: list) -> np.ndarray:
+def outline(path: Path, place: int | str, points: list) -> np.ndarray:
     """The corners of an object.
 
     Args:

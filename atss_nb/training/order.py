@@ -5,7 +5,7 @@
 __all__ = ['Batches', 'Replayable']
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -78,10 +78,10 @@ class Batches(Sampler):
 class Replayable(Dataset):
     "A data set with random transforms whose result depends on seed, epoch and image alone."
 
-    def __init__(self, data: Sequence, seed: int = 0):
+    def __init__(self, data, seed: int = 0):
         """
         Args:
-            data: such as a `DetectionData`
+            data: images and targets by number, such as a `DetectionData`
         """
         self.data, self.seed = data, seed
 
