@@ -42,21 +42,25 @@ class Detection(NamedTuple):
     box: tuple[float, ...] = ()
 
 
-def _column(values, kind: type) -> Tensor | None:  # kind: np.int64 or np.float64
-    "Tensors as they are; lists and arrays without loss, through NumPy, which is faster."
-    if values is None or isinstance(values, Tensor):
-        return values
-    return torch.from_numpy(np.asarray(values, kind))
+def _array(values, kind: type) -> Tensor | np.ndarray:  # kind: np.int64 or np.float64
+    "Tensors as they are, but whole numbers in int64; lists and arrays without loss, in NumPy, which is faster to check."
+    if not isinstance(values, Tensor):
+        return np.asarray(values, kind)
+    return values.long() if kind is np.int64 and values.dtype != torch.int64 else values
 
 
-def _numbers(names: Sequence[str], classes: Sequence[str], image_id: str) -> Tensor:
+def _tensor(column: Tensor | np.ndarray) -> Tensor:
+    return column if isinstance(column, Tensor) else torch.from_numpy(column)
+
+
+def _numbers(names: Sequence[str], classes: Sequence[str], image_id: str) -> np.ndarray:
     "Indices into the classes."
     number = {name: i for i, name in enumerate(classes)}
     strange = next((name for name in names if name not in number), None)
     if strange is not None:
         where, known = f"{image_id}: " if image_id else "", f"one of the classes {', '.join(classes)}"
         raise ValueError(f"{where}{strange!r}; expected {known}")
-    return _column([number[name] for name in names], np.int64)
+    return np.array([number[name] for name in names], np.int64)
 
 
 def _known(column: Tensor | None, rows: int) -> list:
@@ -87,10 +91,10 @@ def _columns_of(rows: list[Detection]) -> dict:
 _WIDTHS = {"labels": (), "boxes": (5,), "scores": (), "corners": (4, 2), "difficult": (), "heads": (2,)}
 
 
-def _check(d: "Detections") -> None:
+def _check(d: "Detections", columns: Mapping[str, Any]) -> None:  # tensors or arrays, those that are given
     "ValueError that names image, column and row of what cannot be."
-    where, rows = f"{d.image_id}: " if d.image_id else "", d.labels.shape[0] if d.labels.ndim else 0
-    for name, column in d._columns().items():
+    where, rows = f"{d.image_id}: " if d.image_id else "", len(columns["labels"])
+    for name, column in columns.items():
         if column.shape != (rows, *_WIDTHS[name]):
             expected = f"{(rows, *_WIDTHS[name])}, a row for each label"
             raise ValueError(f"{where}{name} has shape {tuple(column.shape)}; expected {expected}")
@@ -100,21 +104,26 @@ def _check(d: "Detections") -> None:
         )
     if len(set(d.classes)) < len(d.classes):
         raise ValueError(f"{where}classes: expected each name once, got {', '.join(d.classes)}")
-    _check_values(d, where)
+    _check_values(columns, len(d.classes), where)
 
 
-def _check_values(d: "Detections", where: str) -> None:
-    if "boxes" in vars(d):
-        check_boxes(d.boxes, f"{where}boxes")
-    elif d.corners is None:
+def _check_values(columns: Mapping[str, Any], classes: int, where: str) -> None:
+    boxes, corners, labels = columns.get("boxes"), columns.get("corners"), columns["labels"].tolist()
+    if boxes is not None:
+        check_boxes(_tensor(boxes), f"{where}boxes")
+    elif corners is None:
         raise ValueError(f"{where}neither boxes nor corners; expected one of them")
-    if d.corners is not None and not (finite := np.isfinite(d.corners.numpy(force=True))).all():
+    if (
+        corners is not None
+        and not (
+            finite := np.isfinite(corners.numpy(force=True) if isinstance(corners, Tensor) else corners)
+        ).all()
+    ):
         row = int(finite.all((1, 2)).argmin())
-        raise ValueError(f"{where}corners, row {row}: expected finite numbers, got {d.corners[row].tolist()}")
-    labels = d.labels.tolist()
-    if labels and not 0 <= min(labels) <= max(labels) < len(d.classes):
-        row = next(i for i, label in enumerate(labels) if not 0 <= label < len(d.classes))
-        known = f"0 to {len(d.classes) - 1}, an index into classes"
+        raise ValueError(f"{where}corners, row {row}: expected finite numbers, got {corners[row].tolist()}")
+    if labels and not 0 <= min(labels) <= max(labels) < classes:
+        row = next(i for i, label in enumerate(labels) if not 0 <= label < classes)
+        known = f"0 to {classes - 1}, an index into classes"
         raise ValueError(f"{where}labels, row {row}: expected {known}, got {labels[row]}")
 
 
@@ -123,7 +132,20 @@ class Detections:
 
     `detections[3]` and iteration give one `Detection`; slices, masks and index tensors give `Detections`.
     A box is cx, cy, w, h [px], angle [rad], positive clockwise on the screen; corners are x, y [px], y down.
+
+    Attributes:
+        labels: (M,) int64
+        difficult: (M,) int64
+        scores: (M,)
+        corners: (M, 4, 2)
+        heads: (M, 2)
     """
+
+    labels: Tensor
+    difficult: Tensor
+    scores: Tensor | None = None
+    corners: Tensor | None = None
+    heads: Tensor | None = None
 
     def __init__(
         self,
@@ -155,17 +177,17 @@ class Detections:
             attributes: M remarks by name, such as truncated; (): none
             meta: what the label file says of the image, such as gsd
         """
-        self.labels, self.classes = _column(labels, np.int64).long(), tuple(classes)
+        labels = _array(labels, np.int64)
+        given = {"boxes": boxes, "scores": scores, "corners": corners, "heads": heads}
+        columns = {name: _array(value, np.float64) for name, value in given.items() if value is not None}
+        columns |= {
+            "labels": labels,
+            "difficult": _array(labels * 0 if difficult is None else difficult, np.int64),
+        }
+        self.classes, self.attributes = tuple(classes), list(attributes) or [{} for _ in range(len(labels))]
         self.image_id, self.source, self.size, self.meta = image_id, source, size, dict(meta or {})
-        self.scores, self.corners = _column(scores, np.float64), _column(corners, np.float64)
-        self.difficult = (
-            torch.zeros_like(self.labels) if difficult is None else _column(difficult, np.int64).long()
-        )
-        self.heads = _column(heads, np.float64)
-        self.attributes = list(attributes) or [{} for _ in range(len(self.labels))]
-        if boxes is not None:
-            self.boxes = _column(boxes, np.float64)
-        _check(self)
+        _check(self, columns)
+        vars(self).update({name: _tensor(column) for name, column in columns.items()})
 
     @cached_property
     def boxes(self) -> Tensor:
@@ -250,7 +272,8 @@ class Detections:
         "The same objects, with labels that are indices into other classes; ValueError for a name not among them."
         if self.classes == tuple(classes):
             return self
-        return self._with(labels=_numbers(self.names, classes, self.image_id), classes=tuple(classes))
+        labels = _tensor(_numbers(self.names, classes, self.image_id)).to(self.labels.device)
+        return self._with(labels=labels, classes=tuple(classes))
 
     def plot(self, ax=None):
         """Draw the image, which must be known as `source`, with the objects in it.
