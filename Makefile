@@ -5,7 +5,7 @@ READY := .venv/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 MPLBACKEND=agg
 
-.PHONY: help demo test lab lint gate test-notebooks test-python fuzz bench test-gpu bench-gpu format clean
+.PHONY: help demo test lab lint gate test-notebooks test-python fuzz kill bench test-gpu bench-gpu format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -61,6 +61,9 @@ fuzz: $(READY)
 test-gpu: $(READY)
 	@$(PIP) ".[dev,cuda]"
 	@$(BIN)/pytest -q tests/test_geometry_cuda.py tests/test_training_cuda.py
+
+kill: $(READY)
+	@seed=$${SEED:-$$RANDOM$$$$}; echo "== $${KILLS:-30} kills a command, SEED=$$seed"; KILLS=$${KILLS:-30} SEED=$$seed $(BIN)/pytest -q -s -n0 -k killed_at_any tests/test_safety.py
 
 bench: $(READY)
 	@for name in overlap assign data tiles evaluation step train memory inference explorers; do $(BIN)/python bench/$$name.py || exit 1; done

@@ -18,8 +18,8 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from atss_nb.inference.looks import plan_passes
 from atss_nb.inference.predict import predict
+from atss_nb.inference.views import plan_passes
 from atss_nb.model.build import build_model
 from atss_nb.model.config import ModelConfig
 from atss_nb.scenes.scenes import make_scene
@@ -36,9 +36,9 @@ def paint(path: Path, size: int, seed: int = 0) -> None:
 
     rng, count = np.random.default_rng(seed), -(-size // SIDE)
     scenes = [np.asarray(make_scene((SIDE, SIDE), seed=i).image) for i in range(KINDS)]
-    looks = [np.rot90(x, k)[:, ::mirror] for x in scenes for k in range(4) for mirror in (1, -1)]
-    looks = [pyvips.Image.new_from_array(np.ascontiguousarray(x)) for x in looks]
-    chosen = [looks[i] for i in rng.integers(0, len(looks), count * count)]
+    photos = [np.rot90(x, k)[:, ::mirror] for x in scenes for k in range(4) for mirror in (1, -1)]
+    photos = [pyvips.Image.new_from_array(np.ascontiguousarray(x)) for x in photos]
+    chosen = [photos[i] for i in rng.integers(0, len(photos), count * count)]
     scene = pyvips.Image.arrayjoin(chosen, across=count).crop(0, 0, size, size)
     scene.copy(interpretation="srgb").tiffsave(str(path), tile=True, compression="jpeg", bigtiff=True)
 

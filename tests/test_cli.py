@@ -38,7 +38,7 @@ def trained(tmp_path_factory):
 
 
 def test_train_leaves_a_complete_run(trained):
-    names = {path.name for path in (trained / "run").iterdir()}
+    names = {path.name for path in (trained / "run").glob("[!.]*")}
     assert names == {"best.pt", "config.json", "last.pt", "log.csv", "log.jsonl"}
     rows = [json.loads(line) for line in (trained / "run/log.jsonl").read_text().splitlines()]
     assert any("AP50" in row for row in rows) and any("loss" in row for row in rows)

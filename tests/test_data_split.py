@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from atss_nb.core.errors import LabelError
+from atss_nb.core.files import draft_of
 from atss_nb.core.images import SlidingBand, TiledImage, WholeImage, image_size, open_image
 from atss_nb.data.detections import Detections
 from atss_nb.data.dota import read_dota, write_dota
@@ -80,7 +81,8 @@ def test_killed_in_the_middle_and_run_again(scenes, tmp_path):
         assert 0 < len(list(out.glob("images/[!.]*.png"))) < total
         for path in out.glob("images/[!.]*.png"):
             assert path.read_bytes() == (tmp_path / "quiet/images" / path.name).read_bytes()
-    (out / f"images/.{process.pid}.half.png").write_bytes(b"a draft, in case the kill left none")
+    draft = draft_of(out / "images/half.png").name.replace(f".{os.getpid()}.", f".{process.pid}.")
+    (out / "images" / draft).write_bytes(b"a draft, in case the kill left none")
     subprocess.run(command, check=True, capture_output=True)
     assert contents(out) == contents(tmp_path / "quiet")
 

@@ -12,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atss_nb.data.detections import Detection, Detections
+from atss_nb.data.columns import Detection
+from atss_nb.data.detections import Detections
 from atss_nb.data.exchange import COLUMNS
 from atss_nb.geometry.boxes import obb2hbb, obb2poly, poly2obb
 from atss_nb.geometry.overlap import box_iou_rotated

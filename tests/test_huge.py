@@ -10,7 +10,7 @@ from torch import nn
 
 from atss_nb.cli.main import main
 from atss_nb.geometry.overlap import box_iou_rotated
-from atss_nb.inference import looks
+from atss_nb.inference import views
 from atss_nb.inference.outputs import read_predictions_json
 from atss_nb.inference.predict import predict
 from atss_nb.model.build import build_model
@@ -52,13 +52,13 @@ def night():
 
 def shuffled(monkeypatch, seed: int) -> None:
     "From now on windows come in another order."
-    plan = looks.plan_windows
+    plan = views.plan_windows
 
     def other(*words):
         windows = plan(*words)
         return [windows[i] for i in np.random.default_rng(seed).permutation(len(windows))]
 
-    monkeypatch.setattr(looks, "plan_windows", other)
+    monkeypatch.setattr(views, "plan_windows", other)
 
 
 def same(a, b) -> bool:
@@ -115,7 +115,7 @@ def test_only_huge_images_have_windows():
 
 
 def test_what_nobody_wants_to_decode_whole_has_windows(monkeypatch):
-    monkeypatch.setattr(looks, "WHOLE", 100 * 2000)
+    monkeypatch.setattr(views, "WHOLE", 100 * 2000)
     model, long = Lamps(), torch.zeros(3, 100, 2100)
     predict(model, [long, long[..., :2000]], ["lamp"], size=500)
     assert model.shapes == [[(100, 1024)] * 3, [(25, 500)]]

@@ -282,9 +282,9 @@ def test_bad_images_are_named(model):
         ("atss_preset", "papers", "did you mean paper"),
         ("angle", "le_90", "did you mean le90"),
         ("strides", (4, 8, 32), "expected doubling strides"),
-        ("frozen_stages", 1, "frozen_stages=1: expected one of None"),
-        ("norm_eval", True, "norm_eval=True: expected one of None"),
-        ("weights", "imagenet", "weights='imagenet': expected one of None"),
+        ("frozen_stages", 1, "frozen_stages is 1, expected None"),
+        ("norm_eval", True, "norm_eval is True, expected None"),
+        ("weights", "imagenet", "weights is 'imagenet', expected None"),
     ],
 )
 def test_unknown_names(field, value, message):

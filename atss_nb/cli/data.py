@@ -9,12 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+from ..core.outputs import claim_folder
+
 
 def _scenes(args: argparse.Namespace) -> None:
     "Write procedural scenes with exact labels."
     from atss_nb.scenes.scenes import write_scenes
 
-    write_scenes(args.out, args.n, args.size, args.seed, difficulty=args.difficulty)
+    with claim_folder(args.out, "scenes") as folder:
+        write_scenes(folder, args.n, args.size, args.seed, difficulty=args.difficulty)
     print(f"{args.n} scenes of {args.size} px in {args.out}")
 
 
@@ -52,9 +55,9 @@ def _convert(args: argparse.Namespace) -> None:
     "Read a data set in one format and write it in another."
     from atss_nb.data.convert import read_dataset, rename, write_dataset
 
-    data = read_dataset(args.source, args.src)
-    data = rename(data, dict(args.rename))
-    lost = write_dataset(args.target, data, args.dst, args.images, report=False)  # it is printed below
+    with claim_folder(args.dst, "convert", [args.src]) as folder:
+        data = rename(read_dataset(args.source, args.src), dict(args.rename))
+        lost = write_dataset(args.target, data, folder, args.images, report=False)  # it is printed below
     objects = sum(len(one.annotation) for one in data.images if one.annotation)
     print(f"{len(data.images)} images, {objects} objects: {data.format} -> {args.target}, {args.dst}")
     print("\n".join(f"note: {line}" for line in lost) or "nothing was lost")
@@ -93,7 +96,8 @@ def _stats(args: argparse.Namespace) -> None:
     print("\n\n".join([reports[chosen].summary(), *tables]))
     seconds = time.perf_counter() - started
     facts = {"data": str(data.folder), "size": args.size, "seconds": round(seconds, 1)}
-    files = write_statistics(args.out, data, reports, chosen, facts)
+    with claim_folder(args.out, "stats", [args.data]) as folder:
+        files = write_statistics(folder, data, reports, chosen, facts)
     print(
         f"{len(data)} images in {seconds:.1f} s; wrote {', '.join(path.name for path in files)} to {args.out}"
     )
@@ -147,7 +151,9 @@ def _merge(args: argparse.Namespace) -> None:
     "Bring the detections of tiles back into their images, every object once."
     from atss_nb.tiles.merge import merge_results
 
-    counts = merge_results(args.results, args.out, args.tiles, args.style, args.iou, args.nms)
+    inputs = [args.results, *filter(None, [args.tiles])]
+    with claim_folder(args.out, "merge", inputs) as folder:
+        counts = merge_results(args.results, folder, args.tiles, args.style, args.iou, args.nms)
     for name, (before, after) in counts.items():
         print(f"{name}: {before} detections -> {after}")
     print(f"{len(counts)} files in {args.out}")

@@ -5,7 +5,6 @@
 __all__ = ['watch_image', 'DemoStopped', 'demo']
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from torch.utils.data import Dataset
 from .results import score_run
 from ..core.errors import AtssError
 from ..core.files import replacing
+from ..core.outputs import claim_files, claim_folder
 from ..data.datasets import DotaDataset
 from ..model.config import ModelConfig
 from ..model.detect import detect
@@ -95,6 +95,27 @@ _SETTINGS: dict[str, Any] = {  # changes to `TrainConfig`; levels from stride 8 
 }  # fmt: skip
 
 
+def _train(config: TrainConfig, out: Path) -> None:
+    "Train, and watch the busiest image of the test."
+    test = open_split(config, "test")
+    train(config, out, watch=watch_image(out, test, _busiest(test)))
+    if load_checkpoint(out / "last.pt")["epochs"] < config.epochs:
+        raise DemoStopped(f"stopped: atss train --out {out} --resume goes on")
+
+
+_FILES = ("config.json", "log.jsonl", "log.csv", "last.pt", "best.pt", "watched.png", "watched.jsonl")
+_RESULTS = ("test.json", "report.html", "metrics.json")
+
+
+@contextmanager
+def _demo_folder(out: Path) -> Iterator[None]:
+    "The folder, without the results of a demo that was there."
+    with claim_files([out / name for name in (*_FILES, *_RESULTS)], "demo"):
+        for name in _RESULTS:
+            (out / name).unlink(missing_ok=True)
+        yield
+
+
 def demo(
     out: str | Path = "runs/demo",
     seed: int = 0,
@@ -113,19 +134,15 @@ def demo(
         the metrics, as written to metrics.json, with the seconds of each stage
     """
     out, seconds = Path(out), {}
-    shutil.rmtree(out, ignore_errors=True)
-    with _stage("1/3 drawing scenes", seconds):
-        classes = _draw(out / "data", {"train": train_scenes, "test": test_scenes}, size, seed)
-    with _stage("2/3 training", seconds):
-        settings: dict[str, Any] = {"classes": classes, "seed": seed, **_SETTINGS, **changes}
-        config = TrainConfig(str(out / "data"), **settings)
-        test = open_split(config, "test")
-        train(config, out, watch=watch_image(out, test, _busiest(test)))
-        if load_checkpoint(out / "last.pt")["epochs"] < config.epochs:
-            raise DemoStopped(f"stopped: atss train --out {out} --resume goes on")
-    with _stage("3/3 testing on scenes never trained on", seconds):
-        metrics = score_run(out, title=f"Demo, seed {seed}: {test_scenes} unseen scenes")
-    metrics["seconds"] = seconds
-    with replacing(out / "metrics.json") as draft:
-        draft.write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+    with _demo_folder(out):
+        with _stage("1/3 drawing scenes", seconds), claim_folder(out / "data", "demo") as folder:
+            classes = _draw(folder, {"train": train_scenes, "test": test_scenes}, size, seed)
+        with _stage("2/3 training", seconds):
+            settings: dict[str, Any] = {"classes": classes, "seed": seed, **_SETTINGS, **changes}
+            _train(TrainConfig(str(out / "data"), **settings), out)
+        with _stage("3/3 testing on scenes never trained on", seconds):
+            metrics = score_run(out, title=f"Demo, seed {seed}: {test_scenes} unseen scenes")
+        metrics["seconds"] = seconds
+        with replacing(out / "metrics.json") as draft:
+            draft.write_text(json.dumps(metrics, indent=2), encoding="utf-8")
     return metrics

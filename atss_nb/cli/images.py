@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .runs import DEVICE
+from ..core.names import distinct_names, image_file_name
+from ..core.outputs import claim_files, claim_folder
 
 
 def _images(path: Path) -> list[Path]:
@@ -50,19 +52,19 @@ def _find(model, paths: list[Path], args: argparse.Namespace, classes: list[str]
     return predict(model, paths, classes, size, args.batch_size, progress=True, **asked)
 
 
-def draw_prediction(path: Path, image: Path, found) -> None:
-    """Draw what was found onto a preview of the image.
+def draw_prediction(path: Path, image: Path, predictions) -> None:
+    """Draw predictions onto a preview of the image.
 
     Args:
         path: the picture to write
-        found: Detections in pixels of the image
+        predictions: Detections in pixels of the image
     """
     from atss_nb.geometry.boxes import scale_boxes
     from atss_nb.plots.images import save_detections
     from atss_nb.tiles.windows import preview
 
     small, scale = preview(image)
-    save_detections(path, small, found.replace(boxes=scale_boxes(found.boxes, scale, scale)))
+    save_detections(path, small, predictions.replace(boxes=scale_boxes(predictions.boxes, scale, scale)))
 
 
 OUTPUT_FORMATS = ("task1", "json", "csv", "dota", "geojson")
@@ -88,30 +90,39 @@ def write_outputs(folder: Path, predictions: list, formats: list[str], score: fl
     for name in formats:
         if name == "geojson":
             for p in predictions:
-                outputs.write_geojson(folder / f"{p.image_id}.geojson", p)
+                outputs.write_geojson(folder / f"{image_file_name(p.image_id)}.geojson", p)
         else:
             writers[name]()
+
+
+def _image_names(paths: list[Path], formats: list[str]) -> list[str]:
+    "What each image is called in the results; ValueError where a format cannot hold it, or its place on the earth."
+    from atss_nb.evaluation.task1 import check_image_ids
+    from atss_nb.inference.outputs import image_place
+
+    names = distinct_names(paths)
+    check_image_ids(names, words="task1" in formats)
+    for path in paths if "geojson" in formats else ():
+        image_place(path)
+    return names
 
 
 def _predict(args: argparse.Namespace) -> None:
     "Find objects on images; write files of results and drawn pictures."
     from atss_nb.core.devices import choose_device
-    from atss_nb.evaluation.task1 import check_image_ids
-    from atss_nb.inference.outputs import image_place
     from atss_nb.training.loop import load_model
 
     paths = image_paths(args.images)
-    check_image_ids([path.stem for path in paths])
-    for path in paths if "geojson" in args.format else ():
-        image_place(path)
-    model, config, classes = load_model(args.run)
-    model = model.to(choose_device(args.device))
-    predictions = _find(model, paths, args, classes, config.size)
-    args.out.mkdir(parents=True, exist_ok=True)
-    write_outputs(args.out, predictions, args.format, args.score)
-    for path, found in zip(paths, (p.above(args.score) for p in predictions), strict=True):
-        draw_prediction(args.out / f"{path.stem}.png", path, found)
-        print(f"{path}: {len(found)} objects with a score of {args.score} or more")
+    names = _image_names(paths, args.format)
+    with claim_folder(args.out, "predict", [args.run, *paths]) as folder:
+        model, config, classes = load_model(args.run)
+        model = model.to(choose_device(args.device))
+        found = _find(model, paths, args, classes, config.size)
+        predictions = [one.replace(image_id=name) for one, name in zip(found, names, strict=True)]
+        write_outputs(folder, predictions, args.format, args.score)
+        for path, one in zip(paths, (p.above(args.score) for p in predictions), strict=True):
+            draw_prediction(folder / f"{image_file_name(one.image_id)}.png", path, one)
+            print(f"{path}: {len(one)} objects with a score of {args.score} or more")
     print(f"wrote {len(paths)} pictures and {', '.join(args.format)} to {args.out}")
 
 
@@ -137,10 +148,10 @@ _PREDICT = {
         "type": float,
         "nargs": "+",
         "default": (1.0,),
-        "help": "of looks: to the image for windows, to the size trained with for whole images",
+        "help": "of views: to the image for windows, to the size trained with for whole images",
     },
-    "--views": {"default": "none", "choices": ["none", "flips", "turns", "all"], "help": "of each look"},
-    "--batch-size": {"type": int, "default": 4, "help": "looks at a time"},
+    "--views": {"default": "none", "choices": ["none", "flips", "turns", "all"], "help": "of each window"},
+    "--batch-size": {"type": int, "default": 4, "help": "views at a time"},
     "--precision": {"default": "float32", "choices": ["float32", "bfloat16", "float16"]},
     "--device": DEVICE,
 }
@@ -151,9 +162,9 @@ def _export(args: argparse.Namespace) -> None:
     from atss_nb.inference.export import export_onnx
     from atss_nb.training.loop import load_model
 
-    model, _, classes = load_model(args.run)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    export_onnx(model, args.out, classes)
+    with claim_files([args.out], "export", [args.run]):
+        model, _, classes = load_model(args.run)
+        export_onnx(model, args.out, classes)
     print(f"wrote {args.out}: {args.out.stat().st_size / 1e6:.1f} MB, classes {', '.join(classes)}")
 
 

@@ -15,6 +15,7 @@ import tempfile
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 from .. import __version__
 from .data import DATA_COMMANDS
@@ -22,6 +23,8 @@ from .images import IMAGE_COMMANDS, image_paths
 from .results import RESULT_COMMANDS
 from .runs import RUN_COMMANDS
 from ..core.errors import AtssError
+from ..core.names import shown
+from ..core.options import choose
 
 
 def _demo(args: argparse.Namespace) -> None:
@@ -135,16 +138,8 @@ def _message(error: Exception) -> str:
     return text if isinstance(error, AtssError) else " ".join(text.split())
 
 
-def main(words: list[str] | None = None) -> int:
-    """The `atss` command.
-
-    Args:
-        words: the command line without the program's name; None: that of the process
-
-    Returns:
-        exit code: 0 done, 1 failed, 130 stopped by ctrl + c; wrong words leave with SystemExit(2)
-    """
-    args = _parser().parse_args(words)
+def _call(args: argparse.Namespace) -> int:
+    "The exit code of a command."
     try:
         return args.call(args) or 0
     except KeyboardInterrupt:
@@ -155,6 +150,47 @@ def main(words: list[str] | None = None) -> int:
             raise
         print(f"atss {args.command}: {_message(error)}", file=sys.stderr)
         return 1
+
+
+class _Shown:
+    "A stream that shows control characters."
+
+    def __init__(self, stream: TextIO, kept: str = ""):
+        self.stream, self.kept = stream, kept
+
+    def write(self, text: str) -> int:
+        self.stream.write(shown(text, self.kept))
+        return len(text)
+
+    def __getattr__(self, name: str):
+        return getattr(self.stream, name)
+
+
+def _parse(words: list[str] | None) -> argparse.Namespace:
+    "The words of a command; where an option is none of its own, the near ones are told."
+    parser = _parser()
+    args, rest = parser.parse_known_args(words)
+    if rest:
+        try:
+            choose([word for word in _COMMANDS[args.command][1] if word.startswith("-")], rest[0], "option")
+        except ValueError as error:
+            parser.error(f"unrecognized arguments: {' '.join(rest)} ({error})")
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return args
+
+
+def main(words: list[str] | None = None) -> int:
+    """The `atss` command.
+
+    Args:
+        words: the command line without the program's name; None: that of the process
+
+    Returns:
+        exit code: 0 done, 1 failed, 130 stopped by ctrl + c; wrong words leave with SystemExit(2)
+    """
+    args = _parse(words)
+    with contextlib.redirect_stdout(_Shown(sys.stdout)), contextlib.redirect_stderr(_Shown(sys.stderr, "\r")):
+        return _call(args)
 
 
 def atss(*words: object) -> tuple[int, str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .runs import DEVICE
 from ..core.files import replacing
+from ..core.outputs import claim_files
 
 PROTOCOL_NAMES = ("dota-devkit", "mmrotate", "hrsc-voc07", "hrsc-voc12", "coco")
 _METRIC = {"choices": ["voc07", "area", "coco101"], "help": "without: the protocol's own, else area"}
@@ -103,7 +104,10 @@ def _test(args: argparse.Namespace) -> None:
     from atss_nb.core.devices import choose_device
 
     rules = {"protocol": args.protocol, "metric": args.metric}
-    score_run(args.run, args.split, args.data, choose_device(args.device), labels=args.labels, **rules)
+    if not args.run.is_dir():
+        raise FileNotFoundError(f"{args.run}: expected a run folder")
+    with claim_files([args.run / f"{args.split}.json", args.run / "report.html"], "test"):
+        score_run(args.run, args.split, args.data, choose_device(args.device), labels=args.labels, **rules)
     print(f"wrote {args.run / args.split}.json and {args.run / 'report.html'}")
 
 
@@ -138,11 +142,21 @@ def _report(args: argparse.Namespace, files, analysis) -> None:
     print(f"wrote {args.report}")
 
 
+def _write_scores(args: argparse.Namespace, files, result, notes: list[str]) -> None:
+    "The files that were asked for."
+    from atss_nb.evaluation.task1 import write_evaluation
+
+    if args.json:
+        write_evaluation(args.json, result, notes)
+        print(f"wrote {args.json}")
+    if args.report:
+        _report(args, files, result)
+
+
 def _eval(args: argparse.Namespace) -> None:
     "Score Task1 result files against label files."
     from atss_nb.evaluation.breakdown import Analysis, analyze
     from atss_nb.evaluation.protocols import protocol_table
-    from atss_nb.evaluation.task1 import write_evaluation
 
     files, wanted = _read(args), {"metric": args.metric, "protocol": args.protocol}
     result = analyze(files.case, **wanted) if args.report or args.compare else files.evaluate(**wanted)
@@ -151,11 +165,8 @@ def _eval(args: argparse.Namespace) -> None:
     print(evaluation.summary(), *(f"note: {note}" for note in notes), sep="\n")
     if args.compare:
         print(protocol_table(result.protocols))
-    if args.json:
-        write_evaluation(args.json, result, notes)
-        print(f"wrote {args.json}")
-    if args.report:
-        _report(args, files, result)
+    with claim_files(filter(None, [args.json, args.report]), "eval", [args.results, args.labels]):
+        _write_scores(args, files, result, notes)
 
 
 _EVAL = {
@@ -182,9 +193,10 @@ def _submit(args: argparse.Namespace) -> None:
     "Check Task1 result files and zip them for DOTA's server."
     from atss_nb.evaluation.submission import check_submission, read_submission, write_submission
 
-    checked = check_submission(args.results, args.imageset, args.classes)
-    write_submission(args.out, checked)
-    read_submission(args.out, args.imageset, args.classes)
+    with claim_files([args.out], "submit", [args.results, *filter(None, [args.imageset])]):
+        checked = check_submission(args.results, args.imageset, args.classes)
+        write_submission(args.out, checked)
+        read_submission(args.out, args.imageset, args.classes)
     for note in checked.notes:
         print(f"note: {note}")
     print(f"{len(checked)} detections of {len(checked.lines)} classes in {args.out}")

@@ -8,10 +8,13 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from ..core.outputs import claim_files
 
 
 def _asked(args: argparse.Namespace):  # a TrainConfig
@@ -84,6 +87,8 @@ _OF_RECIPES += ("--resume", "--tensorboard")
 
 def _check_words(args: argparse.Namespace) -> None:
     "Leave with 2 where words are missing, or would be without effect."
+    if args.recipe and Path(args.recipe).is_dir():
+        _wrong_use(f"{args.recipe} is a folder, not a recipe: --data {args.recipe}")
     goes_on = args.resume and not args.recipe and (args.out / "last.pt").exists()
     if not (args.data or goes_on or (args.recipe and args.smoke)):
         _wrong_use("--data DIR is missing: a folder with the data set")
@@ -95,21 +100,37 @@ def _check_words(args: argparse.Namespace) -> None:
             _wrong_use(f"{name} is the recipe's to say: change it with --set (atss recipes {args.recipe})")
 
 
+_RUN_FILES = ("config.json", "recipe.json", "log.jsonl", "log.csv", "last.pt", "best.pt")
+
+
+@contextmanager
+def _run_folder(args: argparse.Namespace) -> Iterator[None]:
+    "The folder of a run, which holds no other one, and nobody else's files of these names."
+    if os.environ.get("RANK", "0") != "0":  # the first process looks after it
+        yield
+        return
+    if (args.out / "last.pt").exists() and not (args.overwrite or args.resume):
+        raise FileExistsError(
+            f"{args.out} holds a run already: --resume it, --overwrite it, or choose another --out"
+        )
+    with claim_files(
+        [args.out / name for name in _RUN_FILES], "train", overwrite=args.overwrite or args.resume
+    ):
+        yield
+
+
 def _train(args: argparse.Namespace) -> None:
     "Train a detector on a data set: DOTA, HRSC2016, DIOR-R, COCO, YOLO-OBB, labelme, roLabelImg."
     from atss_nb.core.devices import choose_device
     from atss_nb.training.loop import train
 
     _check_words(args)
-    if (args.out / "last.pt").exists() and not (args.overwrite or args.resume):
-        raise FileExistsError(
-            f"{args.out} holds a run already: --resume it, --overwrite it, or choose another --out"
-        )
     started, go_on = time.perf_counter(), {"resume": args.resume, "tensorboard": args.tensorboard}
-    if args.recipe:
-        _train_recipe(args, go_on)
-    else:
-        train(_train_config(args), args.out, choose_device(args.device), **go_on)
+    with _run_folder(args):
+        if args.recipe:
+            _train_recipe(args, go_on)
+        else:
+            train(_train_config(args), args.out, choose_device(args.device), **go_on)
     _say(f"trained in {time.perf_counter() - started:.0f} s: {args.out}")
 
 
@@ -204,7 +225,8 @@ def _convert_weights(args: argparse.Namespace) -> None:
     recipe = override(find_recipe(args.recipe), args.set)
     model = build_model(recipe.model, len(recipe.data.classes), pretrained=False)
     print(load_peer(model, read_peer(args.checkpoint), args.layout))
-    print(f"wrote {save_weights(args.out, model, recipe.data.classes)}")
+    with claim_files([args.out, args.out.with_suffix(".json")], "convert-weights", [args.checkpoint]):
+        print(f"wrote {save_weights(args.out, model, recipe.data.classes)}")
 
 
 _CONVERT_WEIGHTS = {

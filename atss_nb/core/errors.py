@@ -82,7 +82,7 @@ def listing(folder: Path) -> str:
     "What a folder holds, for an error message."
     if not folder.is_dir():
         return "there is no such folder"
-    names = sorted(path.name for path in folder.iterdir())
+    names = sorted(path.name for path in folder.glob("[!.]*"))
     return f"found {', '.join(names[:10]) or 'nothing'}{', ...' if len(names) > 10 else ''}"
 
 

@@ -47,7 +47,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield draft
         os.replace(draft, path)
     except OSError as error:
-        if error.errno is None or error.filename not in (None, str(draft)):
+        if error.errno is None or not {None, str(draft)} & {error.filename, error.filename2}:
             raise
         raise OSError(error.errno, _FULL.get(error.errno, error.strerror), str(path)) from error
     finally:

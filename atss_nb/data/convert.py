@@ -16,7 +16,9 @@ import numpy as np
 import torch
 
 from ..core.errors import listing, raise_problems, summary, warn
+from ..core.files import replacing
 from ..core.images import image_size
+from ..core.names import image_file_name
 from ..core.options import choose
 from .detections import Detections
 from .dota import check_classes
@@ -167,26 +169,37 @@ def _prepare(one: LabelledImage, form: Format, lost: Counter) -> LabelledImage:
     annotation, gone = fit_to(one.annotation, form)
     lost.update(gone)
     if one.image is not None:
-        path = {"imagePath": one.image.name} if form is FORMATS["labelme"] else {}
+        path = {"imagePath": f"{one.name}{one.image.suffix}"} if form is FORMATS["labelme"] else {}
         annotation = annotation.replace(size=image_size(one.image), meta=annotation.meta | path)
     if not form.lists and not len(annotation):
         lost["image without detections"] += 1
     return replace(one, annotation=annotation)
 
 
+def _check_places(images: list[LabelledImage], form: Format) -> None:
+    "ValueError that names both images where one would replace the other."
+    seen: dict[Path, LabelledImage] = {}
+    for one in images:
+        other = seen.setdefault(form.place(one, "image"), one)
+        if other is not one:
+            both = f"{one.image or one.label or one.name} and {other.image or other.label or other.name}"
+            raise ValueError(
+                f"{both} would exist already under one name; expected names that differ between splits"
+            )
+
+
 def _put_image(one: LabelledImage, target: Path, how: str) -> None:
     assert one.image is not None, "an image to put"
     target = target.with_name(f"{one.name}{one.image.suffix}")
-    if target.exists():
-        raise ValueError(f"{one.image}: {target} exists already; expected names that differ between splits")
     target.parent.mkdir(parents=True, exist_ok=True)
-    (os.link if how == "link" else shutil.copyfile)(one.image, target)
+    with replacing(target) as draft:
+        (os.link if how == "link" else shutil.copyfile)(one.image, draft)
 
 
 def _check_target(dst: Path, images: str) -> None:
     if images not in ("copy", "link", "none"):
         raise ValueError(f"images: expected copy, link or none, got {images!r}")
-    if dst.exists() and (not dst.is_dir() or any(dst.iterdir())):
+    if dst.exists() and (not dst.is_dir() or any(dst.glob("[!.]*"))):
         raise FileExistsError(f"{dst}: expected a new or empty folder; {listing(dst)}")
 
 
@@ -207,7 +220,9 @@ def write_dataset(
     form, dst, lost = find_format(format), Path(dst), Counter()
     _check_target(dst, images)
     _check_names(data, format)
-    ready = [_prepare(one, form, lost) for one in data.images]
+    flat = [replace(one, name=image_file_name(one.name)) for one in data.images]
+    _check_places(flat, form)
+    ready = [_prepare(one, form, lost) for one in flat]
     dst.mkdir(parents=True, exist_ok=True)
     form.save(dst, ready, data.classes)
     for one in ready:
@@ -215,6 +230,10 @@ def write_dataset(
             _put_image(one, dst / form.place(one, "image"), images)
     gone = sorted((what, count) for what, count in lost.items() if count)
     lines = [f"{what}: {count} lost, {format} has no place for it" for what, count in gone]
+    renamed = sum(one.name != new.name for one, new in zip(data.images, flat, strict=True))
+    lines += (
+        [f"images of one name in several folders: {renamed}, written as folder%2Fname"] if renamed else []
+    )
     if lines and report:
         warn(summary(f"{dst}, not everything could be kept", lines))
     return lines

@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+import shapely
 import torch
 from tqdm.auto import tqdm
 
 from ..core.errors import summary
 from ..core.files import fingerprint
-from ..core.images import check_image
+from ..core.images import LARGEST, check_image
 from .convert import LabelledSet, read_dataset
 from .folders import LabelledImage
 from ..geometry.boxes import poly2obb
@@ -128,11 +129,19 @@ def _masks(polys: np.ndarray, size: tuple[int, int] | None) -> dict[tuple[str, s
 
 
 def _copies(annotation, boxes: torch.Tensor) -> np.ndarray:  # (G,) bool: an earlier object is the same
-    if len(boxes) < 2:
-        return np.zeros(len(boxes), bool)
     _, kind = np.unique(annotation.names, return_inverse=True)
-    same = torch.from_numpy(kind[:, None] == kind[None])
-    return (box_iou_rotated(boxes, boxes).gt(0.95) & same).tril(-1).any(1).numpy()
+    copy, reach = (
+        np.zeros(len(boxes), bool),
+        0.15 * boxes[:, 2:4].amax(1).numpy(),
+    )  # centres of twins are near
+    points = shapely.points(boxes[:, :2].double().numpy())
+    tree = shapely.STRtree(points)
+    for start in range(0, len(boxes), 256):
+        part = slice(start, start + 256)
+        i, j = tree.query(points[part], "dwithin", reach[part])
+        i, j = np.stack([i + start, j])[:, (j < i + start) & (kind[i + start] == kind[j])]
+        copy[i[box_iou_rotated(boxes[i], boxes[j], aligned=True).numpy() > 0.95]] = True
+    return copy
 
 
 def check_objects(one: LabelledImage, size: tuple[int, int] | None) -> Iterator[tuple[str, str, str]]:
@@ -183,7 +192,7 @@ def _odd_names(data: LabelledSet) -> Iterator[tuple[str, str, str]]:  # severity
     trained = names.get("train", names.get("trainval", set()))
     for split in sorted(names.keys() & {"val", "test"}) if trained else ():
         for name in sorted(names[split] - trained):
-            yield "warnings", "class never trained", f"{name}, in {split}"
+            yield "warnings", "class never trained", f"{name}, in {split}: name it with --classes"
 
 
 def _all_polys(data: LabelledSet) -> np.ndarray:  # (objects, 4, 2)
@@ -265,6 +274,8 @@ def examine(
     data = read_dataset(format, src, classes, problems)
     pictures = _look_at_all([one.image for one in data.images if one.image], decode, workers, progress)
     findings = [("errors", "cannot be read", p.error) for p in pictures.values() if p.error]
+    huge = [path for path, p in pictures.items() if p.size and math.prod(p.size) > LARGEST]
+    findings += [("warnings", "too large to train on", f"{path}: cut it with atss split") for path in huge]
     known = {p.error for p in pictures.values()}
     findings += [("errors", "labels and pairs", text) for text in problems if text not in known]
     for one in (one for one in data.images if one.annotation is not None):

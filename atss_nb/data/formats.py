@@ -15,21 +15,23 @@ import numpy as np
 
 from ..core.errors import collecting, listing
 from ..core.files import replacing
-from ..core.images import image_size, is_image
-from .detections import Detection, Detections
+from ..core.images import is_image
+from ..core.names import distinct_names
+from .columns import Detection
+from .detections import Detections
 from atss_nb.data.dota import (
     check_name,
     parse_task1,
     read_dota,
+    task1_class,
     task1_line,
+    task1_name,
     write_dota,
 )
 from atss_nb.data.folders import (
     LabelledImage,
-    by_kind,
     by_lists,
     by_split,
-    find_yaml,
     side_by_side,
     split_folders,
 )
@@ -47,7 +49,7 @@ from atss_nb.data.xml import (
     write_rolabelimg,
 )
 from .xml_nodes import XML_KEY
-from .yolo import read_data_yaml, read_yolo, write_data_yaml, write_yolo
+from .yolo_sets import YOLO_LABEL, load_yolo, looks_like_yolo, save_yolo
 
 
 @dataclass(frozen=True)
@@ -134,13 +136,21 @@ def _any(pattern: str) -> Callable[[Path], bool]:
     )
 
 
+def _says(root: Path, *words: str) -> bool:
+    "Whether the first JSON files that are there hold these words."
+    files = [
+        path for folder in {root, *split_folders(root).values()} for path in sorted(folder.glob("*.json"))[:3]
+    ]
+    return any(all(word in path.read_text(errors="replace") for word in words) for path in files)
+
+
 _HEADER_KEY = re.compile("[A-Za-z]+(?: [A-Za-z]+)*")
 _NO_SPACES = re.compile(r"\S+")
 _FULL = re.compile(".+", re.DOTALL)
 _XML: dict[str, Any] = {"meta": XML_KEY, "attributes": XML_KEY}
 
 _DOTA = _each(
-    _any("labelTxt"), by_split, read_dota, write_dota, "{split}/images/{name}", "{split}/labelTxt/{name}.txt",
+    lambda root: _any("labelTxt")(root) or _any("annfiles")(root), by_split, read_dota, write_dota, "{split}/images/{name}", "{split}/labelTxt/{name}.txt",
     meta=_HEADER_KEY, names=_NO_SPACES,
 )  # fmt: skip
 
@@ -181,35 +191,13 @@ _ROLABELIMG = _each(
 )  # fmt: skip
 
 _LABELME = _each(
-    # split.json is the record of a split, whose labels are DOTA's
-    lambda root: _any("*.json")(root) and not _coco_files(root) and not _any("split.json")(root),
+    lambda root: _says(root, '"shapes"'),
     partial(side_by_side, suffix=".json"), read_labelme, write_labelme,
     "{split}/{name}", "{split}/{name}.json", difficult=1, meta=_FULL, attributes=_FULL,
 )  # fmt: skip
 
-
-def _load_yolo(root: Path, classes, problems: list[str]):
-    images, (names, _) = by_kind(root, problems), read_data_yaml(find_yaml(root)[0])
-    for one in images:
-        try:
-            if one.label is not None and one.image is not None:
-                with collecting(problems):
-                    one.annotation = read_yolo(one.label, names, image_size(one.image), classes, problems)
-        except OSError as error:
-            problems.append(str(error))
-    return images, tuple(names[number] for number in sorted(names))
-
-
-def _save_yolo(root: Path, images: Sequence[LabelledImage], classes: Sequence[str]) -> None:
-    _save_each(root, images, classes, _YOLO_LABEL, partial(write_yolo, classes=classes))
-    splits = sorted({one.split for one in images})
-    write_data_yaml(root / "data.yaml", classes, {s or "train": f"images/{s}".rstrip("/") for s in splits})
-
-
-_YOLO_LABEL = "labels/{split}/{name}.txt"
 _YOLO = Format(
-    lambda root: len([*root.glob("*.yaml"), *root.glob("*.yml")]) == 1,
-    _load_yolo, _save_yolo, "images/{split}/{name}", _YOLO_LABEL, difficult=0, scores=True,
+    looks_like_yolo, load_yolo, save_yolo, "images/{split}/{name}", YOLO_LABEL, difficult=0, scores=True,
 )  # fmt: skip
 
 
@@ -256,7 +244,8 @@ def _load_coco(root: Path, classes, problems: list[str], boxes: bool):
             home = _coco_home(root, path, list(found))
             problems += _lost_partners(path, home, list(found))
             split = _coco_split(path)
-            images += [LabelledImage(Path(n).stem, split, home / n, path, a) for n, a in found.items()]
+            called = zip(distinct_names(list(found)), found.items(), strict=True)
+            images += [LabelledImage(name, split, home / n, path, a) for name, (n, a) in called]
     return images, tuple(order)
 
 
@@ -264,7 +253,7 @@ def _save_coco(root: Path, images: Sequence[LabelledImage], classes: Sequence[st
     (root / "annotations").mkdir(parents=True, exist_ok=True)
     for split in sorted({one.split for one in images}):
         files = {
-            one.image.name if one.image else f"{one.name}.png": one.annotation
+            f"{one.name}{one.image.suffix if one.image else '.png'}": one.annotation
             for one in images
             if one.split == split and one.annotation is not None
         }
@@ -280,7 +269,7 @@ def _coco(boxes: bool) -> Format:
 
 
 def _load_task1(root: Path, classes, problems: list[str]):
-    objects, files = {}, {path.stem.removeprefix("Task1_"): path for path in sorted(root.glob("Task1_*.txt"))}
+    objects, files = {}, {task1_class(path): path for path in sorted(root.glob("Task1_*.txt"))}
     for name, path in files.items():
         with collecting(problems):
             check_name(path, "the file's name", name, classes)
@@ -299,7 +288,7 @@ def _save_task1(root: Path, images: Sequence[LabelledImage], classes: Sequence[s
         for one in image.annotation or ():
             lines[one.name].append(task1_line(image.name, one.score, one.polygon))
     for name, found in lines.items():
-        with replacing(root / f"Task1_{name}.txt") as draft:
+        with replacing(root / task1_name(name)) as draft:
             draft.write_text("".join(found), encoding="utf-8", newline="\n")
 
 

@@ -14,7 +14,9 @@ import torch
 
 from ..core.errors import collecting, wrong
 from ..core.files import as_number, json_value, read_text, replacing
-from .detections import Detection, Detections
+from ..core.names import check_image_name
+from .columns import Detection
+from .detections import Detections
 from .dota import check_classes, check_name, parse_difficulty
 from ..geometry.boxes import obb2poly, poly2obb
 
@@ -105,8 +107,8 @@ def _labelme_object(path: Path, place: str, shape: dict, classes: Collection[str
     )
     if len(shape["points"]) not in (2, 4):
         attributes["vertices"] = str(len(shape["points"]))
-    hard = bool(flags.get("difficult") or shape.get("difficult"))
-    return Detection(name, poly, difficult=int(hard), attributes=attributes)
+    difficult = bool(flags.get("difficult") or shape.get("difficult"))
+    return Detection(name, poly, difficult=int(difficult), attributes=attributes)
 
 
 def _labelme_size(path: Path, root: dict) -> tuple[int, int] | None:  # H, W [px]
@@ -224,13 +226,13 @@ def _coco_outline(
 def _coco_object(path: Path, place: str, one: dict, name: str, boxes: bool) -> Detection:
     poly, vertices = _coco_outline(path, place, one, boxes)
     level = one.get("difficult", int(bool(one.get("iscrowd"))))
-    hard = parse_difficulty(path, f"{place}.difficult", level)
+    difficult = parse_difficulty(path, f"{place}.difficult", level)
     attributes = _texts(optional(path, place, one, "attributes")) | (
         {} if vertices == 4 else {"vertices": str(vertices)}
     )
     score = float(member(path, place, one, "score", float)) if "score" in one else None
     head = outline(path, f"{place}.head", [one["head"]] * 4)[0].tolist() if "head" in one else None
-    return Detection(name, poly, score, hard, head, attributes)
+    return Detection(name, poly, score, difficult, head, attributes)
 
 
 def read_coco(
@@ -253,6 +255,8 @@ def read_coco(
     path = Path(path)
     root = parse_json(path)
     images, names = _by_id(path, root, "images", "file_name"), _by_id(path, root, "categories", "name")
+    for i, one in enumerate(images.values()):
+        check_image_name(path, f"images[{i}].file_name", one["file_name"])
     objects = {number: [] for number in images}
     for i, one in enumerate(member(path, "", root, "annotations", list)):
         with collecting(problems):

@@ -98,10 +98,13 @@ def resize(image: Tensor, target: dict, scale: float) -> tuple[Tensor, dict]:
         scale: > 0, for both axes
 
     Returns:
-        image (C, floor(H scale), floor(W scale)), target
+        image (C, floor(H scale), floor(W scale)), at least 1 px; target
     """
     target = _move_boxes(target, lambda boxes: scale_boxes(boxes, scale, scale))
     how = {"mode": "bilinear", "antialias": True, "recompute_scale_factor": False}
+    if min(image.shape[-2:]) * scale < 1:  # a line stays a line
+        size = [max(int(side * scale), 1) for side in image.shape[-2:]]
+        return interpolate(image[None], size, mode="bilinear", antialias=True)[0], target
     return interpolate(image[None], scale_factor=scale, **how)[0], target
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from ..core.errors import collecting, wrong
-from .detections import Detection, Detections
+from .columns import Detection
+from .detections import Detections
 from .dota import check_classes, check_name, parse_corners, parse_difficulty
 from .xml_nodes import Node, child, grow, leaves, number, read_xml, write_xml
 from ..geometry.boxes import obb2poly, poly2obb
@@ -165,9 +166,9 @@ def _read_voc(
             name, level = child(path, node, "name"), node.all("difficult")
             kind, polygon = rename(path, name), box(path, node)
             check_name(path, name.line, kind, classes)
-            hard = parse_difficulty(path, level[0].line, level[0].text) if level else 0
+            difficult = parse_difficulty(path, level[0].line, level[0].text) if level else 0
             attributes = leaves(node, ("name", "difficult", "robndbox", "bndbox", "type"))
-            objects.append(Detection(kind, polygon, difficult=hard, attributes=attributes))
+            objects.append(Detection(kind, polygon, difficult=difficult, attributes=attributes))
     meta = {key: text for key, text in leaves(root, ("object",)).items() if key not in _SIZE}
     known = {"size": _voc_size(path, root), "meta": meta, "image_id": path.stem}
     return Detections.from_rows(objects, classes, **known)

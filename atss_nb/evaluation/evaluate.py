@@ -172,25 +172,22 @@ def _without_objects(protocol: Protocol, detections: int) -> float | None:
 
 
 def evaluate(
-    predictions: Sequence[dict],
-    targets: Sequence[dict],
+    predictions: Sequence,
+    targets: Sequence,
     classes: Sequence[str],
     metric: str | None = None,
     iou_thresholds: Sequence[float] = IOU_THRESHOLDS,
     protocol: str = "dota-devkit",
 ) -> Evaluation:
-    """Average precision of oriented detections.
+    """Average precision of oriented detections; `ValueError` that names image and row of bad input.
 
     Args:
-        predictions: per image: boxes (M, 5), scores (M,), labels (M,), perhaps polys (M, 4, 2)
-        targets: per image: boxes (G, 5), labels (G,); perhaps difficult (G,), polys (G, 4, 2)
+        predictions: per image: Detections, or boxes (M, 5), scores (M,), labels (M,), perhaps polys (M, 4, 2)
+        targets: per image: Detections, or boxes (G, 5), labels (G,); perhaps difficult (G,), polys (G, 4, 2)
         classes: names, in the order of the labels
         metric: "area", "voc07" or "coco101"; None: the protocol's own, else "area"
         iou_thresholds: in (0, 1]
         protocol: a name in PROTOCOLS
-
-    Returns:
-        raises ValueError that names image and row of bad input
     """
     choose_protocol(protocol, metric, iou_thresholds)
     return evaluate_case(as_case(predictions, targets, classes), metric, iou_thresholds, protocol)

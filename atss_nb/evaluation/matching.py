@@ -35,9 +35,9 @@ def _bounds(shapes):
 
 
 @scalar
-def _iou(a, b, room):  # both (5,) or both (8,) -> IoU in [0, 1]
+def _iou(a, b, scratch):  # both (5,) or both (8,) -> IoU in [0, 1]
     if len(a) == 8:
-        return quad_iou_pair(a, b, room)
+        return quad_iou_pair(a, b, scratch)
     inter = overlap_area(a[0], a[1], a[2], a[3], a[4], b[0], b[1], b[2], b[3], b[4])
     return inter / max(a[2] * a[3] + b[2] * b[3] - inter, 1e-300)
 
@@ -58,12 +58,12 @@ def best_matches(
         (M,) best IoU, (M,) its ground truth or -1
     """
     best_iou, best_gt = np.zeros(len(det_shapes)), np.full(len(det_shapes), -1)
-    a, b, room = _bounds(det_shapes), _bounds(gt_shapes), np.empty((3, 16, 2))
+    a, b, scratch = _bounds(det_shapes), _bounds(gt_shapes), np.empty((3, 16, 2))
     for m in range(len(det_shapes)):
         x1, y1, x2, y2 = a[m, 0], a[m, 1], a[m, 2], a[m, 3]
         for g in range(gt_start[det_group[m]], gt_start[det_group[m] + 1]):
             if b[g, 0] < x2 and b[g, 1] < y2 and b[g, 2] > x1 and b[g, 3] > y1:
-                iou = _iou(det_shapes[m], gt_shapes[g], room)
+                iou = _iou(det_shapes[m], gt_shapes[g], scratch)
                 if iou > best_iou[m]:
                     best_iou[m], best_gt[m] = iou, g
     return best_iou, best_gt

@@ -15,9 +15,17 @@ import numpy as np
 
 from ..core.errors import LabelError
 from ..core.files import check_file, replacing
-from ..data.dota import DOTA_V10_CLASSES, DOTA_V15_CLASSES, DOTA_V20_CLASSES, parse_task1, task1_line
+from atss_nb.data.dota import (
+    DOTA_V10_CLASSES,
+    DOTA_V15_CLASSES,
+    DOTA_V20_CLASSES,
+    parse_task1,
+    task1_line,
+    task1_name,
+)
 from .task1 import read_image_ids, task1_files
 from ..geometry.quads import quad_iou
+from ..tiles.merge import tile_from_name
 
 
 def _simple(poly: np.ndarray) -> bool:  # (4, 2)
@@ -108,11 +116,22 @@ def _checked(path: Path, images: set[str] | None) -> list[tuple[str, float, list
     return kept
 
 
+def _is_tile(name: str) -> bool:
+    try:
+        return bool(tile_from_name(name, "dota-devkit" if "." in name else "mmrotate"))
+    except ValueError:
+        return False
+
+
 def _notes(lines: dict, files: dict[str, Path], images: set[str] | None) -> list[str]:
     rows = [row for detections in lines.values() for row in detections]
     rounded = len(rows) > 20 and all(round(score, 2) == score for _, score, _ in rows)
     absent = [name for name in lines if name not in files]
     notes = [f"no Task1 file, an empty one was added: {', '.join(absent)}"] if absent else []
+    tiles = sorted({image for image, *_ in rows if _is_tile(image)})
+    notes += (
+        [f"{len(tiles)} image names look like tiles, such as {tiles[0]}: atss merge first"] if tiles else []
+    )
     notes += ["all scores have two decimals at most: rounded scores tie, and cost points"] if rounded else []
     if images and (silent := len(images - {image for image, *_ in rows})):
         notes.append(f"{silent} of {len(images)} images have no detection")
@@ -130,7 +149,7 @@ def write_submission(path: str | Path, submission: Submission) -> None:
     with replacing(path) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, rows in submission.lines.items():
             text = "".join(task1_line(image, score, np.array(corners)) for image, score, corners in rows)
-            archive.writestr(zipfile.ZipInfo(f"Task1_{name}.txt"), text, zipfile.ZIP_DEFLATED)
+            archive.writestr(zipfile.ZipInfo(task1_name(name)), text, zipfile.ZIP_DEFLATED)
 
 
 def read_submission(

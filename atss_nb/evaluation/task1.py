@@ -18,20 +18,26 @@ import torch
 from ..core.errors import LabelError
 from ..core.files import read_text, replacing
 from ..data.detections import Detections
-from ..data.dota import DOTA_V20_CLASSES, parse_task1, read_dota, task1_line
+from ..data.dota import DOTA_V20_CLASSES, parse_task1, read_dota, task1_class, task1_line, task1_name
 from .evaluate import IOU_THRESHOLDS, Evaluation, evaluate_case
 from .matching import Case, Rows
 from ..geometry.boxes import AngleDef, poly2obb
 from ..tiles.merge import merge_images, merge_tiles, read_places, read_tile_detections
 
 
-def check_image_ids(
-    image_ids: Sequence[str],
-) -> None:
-    "ValueError unless each is one word, and there once."
+def check_image_ids(image_ids: Sequence[str], words: bool = False) -> None:
+    """ValueError unless each is there once; and, as words, holds no space.
+
+    Args:
+        words: as in a Task1 file
+    """
     for image_id, times in Counter(image_ids).items():
-        if len(image_id.split()) != 1 or times > 1:
-            raise ValueError(f"image_id {image_id!r}, {times} times: expected one word, and once")
+        if times > 1:
+            raise ValueError(f"image_id {image_id!r}, {times} times: expected each once")
+        if words and len(image_id.split()) != 1:
+            raise ValueError(
+                f"image {image_id!r}: a Task1 file separates by spaces; expected a name without, or another format"
+            )
 
 
 def write_task1(folder: str | Path, predictions: Sequence[Detections]) -> None:
@@ -41,7 +47,7 @@ def write_task1(folder: str | Path, predictions: Sequence[Detections]) -> None:
         folder: made if it is not there; gets one file per class
         predictions: of different images
     """
-    check_image_ids([p.image_id for p in predictions])
+    check_image_ids([p.image_id for p in predictions], words=True)
     lines: dict[str, list[str]] = {name: [] for p in predictions for name in p.classes}
     for p in predictions:
         for one in p:
@@ -49,7 +55,7 @@ def write_task1(folder: str | Path, predictions: Sequence[Detections]) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in lines.items():
-        with replacing(folder / f"Task1_{name}.txt") as draft:
+        with replacing(folder / task1_name(name)) as draft:
             draft.write_text("".join(text), encoding="utf-8", newline="\n")
 
 
@@ -62,7 +68,7 @@ def task1_files(folder: str | Path) -> dict[str, Path]:
     found = sorted(Path(folder).glob("Task1_*.txt"))
     if not found:
         raise FileNotFoundError(f"{folder}: expected Task1_<class>.txt files, found none")
-    return {path.stem.removeprefix("Task1_"): path for path in found}
+    return {task1_class(path): path for path in found}
 
 
 def read_image_ids(path: str | Path) -> list[str]:
@@ -118,7 +124,7 @@ def read_task1(folder: str | Path, classes: Sequence[str], image_ids: Sequence[s
         one per image id, whether something was found in it or not
     """
     check_image_ids(image_ids)
-    files = {name: Path(folder) / f"Task1_{name}.txt" for name in classes}
+    files = {name: Path(folder) / task1_name(name) for name in classes}
     rows, _ = _task1_rows(files, classes, {name: i for i, name in enumerate(image_ids)}, limited=False)
     order, corners = np.argsort(rows.image, kind="stable"), rows.polys.reshape(-1, 4, 2)
     parts = np.split(order, np.searchsorted(rows.image[order], np.arange(1, len(image_ids))))
@@ -195,14 +201,14 @@ def _beside_labels(
 
 def _notes(classes: Sequence[str], detected: Collection[str], there: set[str]) -> list[str]:
     "What was asked for and is not there, and the other way round."
-    told = {
+    notes = {
         "neither in the results nor in the labels": [name for name in classes if name not in there],
         "no Task1 file, so nothing found of": [
             name for name in classes if name in there.difference(detected)
         ],
         "not among the classes asked for": sorted(there - set(classes)),
     }
-    return [f"{text}: {', '.join(names)}" for text, names in told.items() if names]
+    return [f"{text}: {', '.join(names)}" for text, names in notes.items() if names]
 
 
 def ordered_classes(

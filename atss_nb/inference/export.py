@@ -39,8 +39,8 @@ class RawNetwork(nn.Module):
             logits (B, N, K), deltas (B, N, 5), perhaps centerness (B, N)
         """
         mean, std = self.mean_std
-        said = self.head(self.backbone((images - mean) / std))
-        return tuple(x for x in said if x is not None)
+        outputs = self.head(self.backbone((images - mean) / std))
+        return tuple(x for x in outputs if x is not None)
 
 
 def export_program(model: RetinaNet) -> torch.export.ExportedProgram:

@@ -15,8 +15,10 @@ import torch
 
 from ..core.errors import LabelError
 from ..core.files import json_value, read_text, replacing
+from ..core.names import image_file_name
 from ..core.options import choose
-from ..data.detections import Detection, Detections
+from ..data.columns import Detection
+from ..data.detections import Detections
 from ..data.dota import write_dota
 from ..data.exchange import COLUMNS, to_lines
 from ..evaluation.task1 import check_image_ids
@@ -84,7 +86,7 @@ def write_predictions_csv(
 
 
 def write_dota_labels(folder: str | Path, predictions: Sequence[Detections]) -> None:
-    """Write what was found as labels. Raises ValueError where an image is there twice.
+    """Write predictions as labels. Raises ValueError where an image is there twice.
 
     Args:
         folder: made if it is not there; gets <image_id>.txt
@@ -93,7 +95,7 @@ def write_dota_labels(folder: str | Path, predictions: Sequence[Detections]) -> 
     check_image_ids([p.image_id for p in predictions])
     Path(folder).mkdir(parents=True, exist_ok=True)
     for p in predictions:
-        write_dota(Path(folder) / f"{p.image_id}.txt", p)
+        write_dota(Path(folder) / f"{image_file_name(p.image_id)}.txt", p)
 
 
 def image_place(path: Path):

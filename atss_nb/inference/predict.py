@@ -15,16 +15,16 @@ from ..data.detections import Detections
 from ..data.transforms import fit_scale
 from ..evaluation.task1 import ResultFiles, read_merged
 from ..geometry.boxes import scale_boxes
-from atss_nb.inference.looks import (
+from atss_nb.inference.views import (
     VIEWS,
-    Look,
     Pass,
-    answer,
-    batches,
-    looks,
-    merge_found,
+    View,
+    batch_views,
+    merge_views,
     plan_passes,
     size_of,
+    to_image,
+    views_of,
 )
 from ..model.detect import detect
 
@@ -55,10 +55,10 @@ def whole_images(
     return read_merged(found, labels, dataset.folder, dataset.classes)
 
 
-def _all_looks(images: Sequence, plans: Sequence[list[Pass]], views) -> Iterator[Look]:
+def _all_views(images: Sequence, plans: Sequence[list[Pass]], orientations) -> Iterator[View]:
     "Image after image; each is opened when its turn has come."
     for number, (image, passes) in enumerate(zip(images, plans, strict=True)):
-        yield from looks(image, number, passes, views)
+        yield from views_of(image, number, passes, orientations)
 
 
 def predict(
@@ -75,7 +75,7 @@ def predict(
     views: str = "none",
     nms_threshold: float = 0.1,
 ) -> list[Detections]:
-    """Detect objects in images, small or huge; a batch of looks is in memory at a time.
+    """Detect objects in images, small or huge; a batch of views is in memory at a time.
 
     Args:
         images: files of any size, or (3, H, W): float in [0, 1] or uint8
@@ -85,22 +85,23 @@ def predict(
         precision: as in `detect`
         window: as in `plan_passes`, like the next two; None: only huge images have windows
         views: a name in VIEWS
-        nms_threshold: between looks: IoU above which the lower score of a class goes
+        nms_threshold: between views: IoU above which the lower score of a class goes
 
     Returns:
         one per image, in order, le90, in the pixels of the image as given
     """
-    seen = choose(VIEWS, views, "views")
+    orientations = choose(VIEWS, views, "views")
     sizes = [size_of(image) for image in images]
     plans = [plan_passes(whole, size, window, overlap, scales) for whole in sizes]
-    found, total = [[] for _ in images], len(seen) * sum(len(one.windows) for plan in plans for one in plan)
-    with tqdm(total=total, desc="predicting", unit="look", disable=not progress) as bar:
-        for batch in batches(_all_looks(images, plans, seen), batch_size):
-            said = detect(model, [look.pixels for look in batch], precision)
-            for look, one in zip(batch, said, strict=True):
-                found[look.image].append(answer(look, one))
+    parts = [[] for _ in images]
+    total = len(orientations) * sum(len(one.windows) for plan in plans for one in plan)
+    with tqdm(total=total, desc="predicting", unit="view", disable=not progress) as bar:
+        for batch in batch_views(_all_views(images, plans, orientations), batch_size):
+            predictions = detect(model, [view.pixels for view in batch], precision)
+            for view, one in zip(batch, predictions, strict=True):
+                parts[view.image].append(to_image(view, one))
             bar.update(len(batch))
-    merged = [merge_found(parts, nms_threshold) for parts in found]
+    merged = [merge_views(part, nms_threshold) for part in parts]
     known = zip(merged, images, sizes, strict=True)
     return [
         _name(Detections(**m, classes=classes, size=s), i, image) for i, (m, image, s) in enumerate(known)

@@ -55,12 +55,12 @@ def _from_distances(anchors: np.ndarray, distances: np.ndarray) -> list[np.ndarr
     return [x + u * c - v * s, y + u * s + v * c, (left + right) * w, (top + bottom) * h, turn]
 
 
-def decode_boxes(anchors: np.ndarray, said: np.ndarray, config: dict, size: tuple[int, int]) -> np.ndarray:
-    """What the network said, as boxes.
+def decode_boxes(anchors: np.ndarray, deltas: np.ndarray, config: dict, size: tuple[int, int]) -> np.ndarray:
+    """The numbers of the network as boxes.
 
     Args:
         anchors: (M, 4) cx, cy, w, h [px]
-        said: (M, 5) of the network
+        deltas: (M, 5) of the network
         config: of the model, as JSON has it
         size: H, W of the image: centres are kept on it [px]
 
@@ -69,7 +69,7 @@ def decode_boxes(anchors: np.ndarray, said: np.ndarray, config: dict, size: tupl
     """
     unit = np.float32(np.pi if config["angle"] == "le135" else 1)
     point = config["regression"] == "point"
-    x, y, w, h, turn = _from_distances(anchors, said) if point else _from_deltas(anchors, said, unit)
+    x, y, w, h, turn = _from_distances(anchors, deltas) if point else _from_deltas(anchors, deltas, unit)
     half = np.float32(np.pi / 2)
     turn = (np.where(w < h, turn + half, turn) + half) % np.float32(np.pi) - half
     columns = np.clip(x, 0, size[1] - 1), np.clip(y, 0, size[0] - 1), np.maximum(w, h), np.minimum(w, h), turn
@@ -110,12 +110,12 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def decode_image(
-    said: Sequence[np.ndarray], size: tuple[int, int], padded: tuple[int, int], config: dict
+    outputs: Sequence[np.ndarray], size: tuple[int, int], padded: tuple[int, int], config: dict
 ) -> dict[str, np.ndarray]:
     """Predictions of one image out of the raw numbers: `postprocess` of lesson 13 without PyTorch.
 
     Args:
-        said: logits (N, K), deltas (N, 5), perhaps centerness (N,) of one image
+        outputs: logits (N, K), deltas (N, 5), perhaps centerness (N,) of one image
         size: H, W of the image without padding [px]
         padded: H, W as the network saw it [px]
         config: of the model, as JSON has it
@@ -124,11 +124,11 @@ def decode_image(
         boxes (M, 5) le90, scores (M,) falling, labels (M,)
     """
     anchors, counts = anchor_table(padded, config)
-    scores = _sigmoid(said[0])
+    scores = _sigmoid(outputs[0])
     anchor, label = candidates(scores, counts, config)
-    boxes, score = decode_boxes(anchors[anchor], said[1][anchor], config, size), scores[anchor, label]
-    if len(said) > 2:
-        score = np.sqrt(score * _sigmoid(said[2][anchor]))
+    boxes, score = decode_boxes(anchors[anchor], outputs[1][anchor], config, size), scores[anchor, label]
+    if len(outputs) > 2:
+        score = np.sqrt(score * _sigmoid(outputs[2][anchor]))
     kept = batched_nms_polygons(_corners(boxes), score, label, config["nms_threshold"])
     kept = kept[np.lexsort([kept, -score[kept]])][: config["max_detections"]]
     return {"boxes": boxes[kept], "scores": score[kept], "labels": label[kept]}
@@ -187,5 +187,5 @@ class OnnxDetector:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise ValueError(f"image: expected (H, W, 3) uint8, got {image.shape} {image.dtype}")
         batch = _padded(image, self.multiple)
-        said = [x[0] for x in self.raw(batch)]
-        return decode_image(said, image.shape[:2], batch.shape[-2:], self.config)
+        outputs = [x[0] for x in self.raw(batch)]
+        return decode_image(outputs, image.shape[:2], batch.shape[-2:], self.config)

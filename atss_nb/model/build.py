@@ -17,7 +17,7 @@ from .faster_rcnn import FasterRCNN
 from .heads import RetinaHead
 from .retinanet import BOX_LOSSES, RetinaNet
 from ..samples.anchors import AnchorGrid
-from ..samples.assign import ATSS, CenterSampling, MaxIoU
+from ..samples.assign import ATSS, Assigner, CenterSampling, MaxIoU
 from ..samples.coders import DeltaXYWHA, DistanceLTRB
 
 
@@ -42,7 +42,7 @@ _ASSIGNERS: dict[str, Callable[[ModelConfig], ATSS | MaxIoU | CenterSampling]] =
 }
 
 
-def build_assigner(config: ModelConfig) -> ATSS | MaxIoU | CenterSampling:
+def build_assigner(config: ModelConfig) -> Assigner:
     "The rule that a configuration names, with its numbers."
     return choose(_ASSIGNERS, config.assigner, "assigner")(config)
 

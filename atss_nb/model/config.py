@@ -17,7 +17,7 @@ from atss_nb.core.records import (
     Share,
     Tuple,
     Whole,
-    from_dict,
+    nested_record,
     record,
 )
 
@@ -153,7 +153,7 @@ class ModelConfig:
     nms_threshold: Share = 0.1
     pre_nms: Count = 2000
     max_detections: Count = 2000
-    second_stage: Annotated[SecondStage | None, from_dict(SecondStage)] = None
+    second_stage: Annotated[SecondStage | None, nested_record(SecondStage)] = None
 
     def __post_init__(self):
         _check_together(self)

@@ -13,6 +13,11 @@ from tqdm.auto import tqdm
 from ..core.devices import autocast
 
 
+def _sent(image: Tensor, weight: Tensor) -> Tensor:
+    "An image where the network is, in its precision; whole numbers are left to be refused."
+    return image.to(weight) if image.is_floating_point() else image.to(weight.device)
+
+
 @torch.no_grad()
 def detect(model: nn.Module, images: Sequence[Tensor], precision: str = "float32") -> list[dict[str, Tensor]]:
     """One batch through the detector, which is afterwards in the mode it came in.
@@ -26,10 +31,10 @@ def detect(model: nn.Module, images: Sequence[Tensor], precision: str = "float32
     """
     if precision not in ("float32", "bfloat16", "float16"):
         raise ValueError(f"precision: expected float32, bfloat16 or float16, got {precision!r}")
-    device, training = next(model.parameters()).device, model.training
+    weight, training = next(model.parameters()), model.training
     try:
-        with autocast(device, precision):
-            predictions = model.eval()([image.to(device) for image in images])
+        with autocast(weight.device, precision):
+            predictions = model.eval()([_sent(image, weight) for image in images])
     finally:
         model.train(training)
     return [{key: value.cpu() for key, value in one.items()} for one in predictions]

@@ -38,7 +38,7 @@ from atss_nb.model.targets import (
     normalized_batch,
 )
 from ..samples.anchors import AnchorGrid, Anchors
-from ..samples.assign import MaxIoU
+from ..samples.assign import Assigner, MaxIoU
 from ..samples.coders import DeltaXYWHA
 
 
@@ -154,7 +154,12 @@ class FasterRCNN(nn.Module):
     "Two-stage detector: `model(images, targets)` -> losses in training, `model(images)` -> predictions in evaluation."
 
     def __init__(
-        self, backbone: nn.Module, anchor_grid: AnchorGrid, assigner, num_classes: int, config: ModelConfig
+        self,
+        backbone: nn.Module,
+        anchor_grid: AnchorGrid,
+        assigner: Assigner,
+        num_classes: int,
+        config: ModelConfig,
     ):
         """
         Args:

@@ -34,8 +34,8 @@ from atss_nb.model.targets import (
     normalized_batch,
 )
 from ..samples.anchors import AnchorGrid, Anchors
-from ..samples.assign import ATSS, CenterSampling, MaxIoU
-from ..samples.coders import DeltaXYWHA, DistanceLTRB
+from ..samples.assign import ATSS, Assigner, MaxIoU
+from ..samples.coders import Coder, DeltaXYWHA, DistanceLTRB
 
 _DELTA_LOSSES = {"l1": l1_loss, "smooth_l1": smooth_l1_loss}
 BOX_LOSSES = {
@@ -51,7 +51,7 @@ BOX_LOSSES = {
 
 
 def loss_pair(
-    name: str, coder: DeltaXYWHA | DistanceLTRB, anchors: Tensor, deltas: Tensor, boxes: Tensor
+    name: str, coder: Coder, anchors: Tensor, deltas: Tensor, boxes: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The two arguments of a box loss.
 
@@ -73,7 +73,7 @@ def retinanet_losses(
     outputs: HeadOutput,
     anchors: Anchors,
     matched: AnchorTargets,
-    coder: DeltaXYWHA | DistanceLTRB,
+    coder: Coder,
     config: ModelConfig,
     hooks: RunHooks = DEFAULT_HOOKS,
 ) -> dict[str, Tensor]:
@@ -124,11 +124,7 @@ def _top_candidates(
 
 @torch.no_grad()
 def postprocess(
-    outputs: HeadOutput,
-    size: tuple[int, int],
-    anchors: Anchors,
-    coder: DeltaXYWHA | DistanceLTRB,
-    config: ModelConfig,
+    outputs: HeadOutput, size: tuple[int, int], anchors: Anchors, coder: Coder, config: ModelConfig
 ) -> dict[str, Tensor]:
     """Predictions of one image: keep the best, decode, remove duplicates class by class.
 
@@ -158,8 +154,8 @@ class RetinaNet(nn.Module):
         backbone: nn.Module,
         head: nn.Module,
         anchor_grid: AnchorGrid,
-        coder: DeltaXYWHA | DistanceLTRB,
-        assigner: ATSS | MaxIoU | CenterSampling,
+        coder: Coder,
+        assigner: Assigner,
         config: ModelConfig,
     ):
         """
@@ -216,6 +212,6 @@ class RetinaNet(nn.Module):
             size: H, W of the padded batch [px]
         """
         device = next(self.parameters()).device
-        home = targets[0]["boxes"].device if getattr(self.assigner, "on_host", False) else device
+        home = targets[0]["boxes"].device if self.assigner.on_host else device
         matched = self.assign(self.anchor_grid(size, home), send_targets(targets, home))
         return AnchorTargets(*(send(x, device) for x in matched))

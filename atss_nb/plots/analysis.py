@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 
 from ..evaluation.breakdown import Analysis
@@ -92,6 +93,7 @@ def _protocols_table(results: Sequence[Evaluation]) -> str:
     return html_table(("protocol", "metric", "AP50", "AP75", "mAP"), rows)
 
 
+@rc_context({"text.parse_math": False})  # names may hold a $
 def analysis_sections(analysis: Analysis) -> dict[str, str]:
     """The analysis as sections of a report.
 

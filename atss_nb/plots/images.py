@@ -11,6 +11,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -175,9 +176,9 @@ def draw_outcome(ax: Axes, prediction: dict, target: dict, iou_threshold: float 
         target: boxes (G, 5), labels (G,), difficult (G,) if known
     """
     verdicts, matched = (torch.from_numpy(part) for part in match_image(prediction, target, iou_threshold))
-    hard = torch.as_tensor(target.get("difficult", torch.zeros(len(matched)))).cpu().bool()
+    difficult = torch.as_tensor(target.get("difficult", torch.zeros(len(matched)))).cpu().bool()
     truth, guess = (torch.as_tensor(s["boxes"]).detach().cpu() for s in (target, prediction))
-    groups = truth[hard], truth[~matched & ~hard], guess[verdicts == 1], guess[verdicts == 0]
+    groups = truth[difficult], truth[~matched & ~difficult], guess[verdicts == 1], guess[verdicts == 0]
     for name, group in zip(("difficult", "missed", "hit", "false"), groups, strict=True):
         color, style = OUTCOMES[name]
         draw_boxes(ax, group, color=color, linestyle=style, heading=name == "hit")
@@ -235,6 +236,7 @@ def plot_detections(detections: Detections, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@rc_context({"text.parse_math": False})  # names may hold a $
 def save_detections(path: str | Path, image: Tensor | np.ndarray, prediction: Detections) -> None:
     """Write an image with its detections drawn on it, pixel for pixel.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -164,10 +165,10 @@ def _small_print(evaluation: Evaluation) -> str:
     empty = [name for name, ap in evaluation.per_class.items() if None in ap.values()]
     left_out = f" Without objects, and left out of the means: {escape(', '.join(empty))}." if empty else ""
     hit = "above" if rule.strict else "at or above"
-    hard = "left out" if rule.ignore_difficult else "objects like any other"
+    difficult = "left out" if rule.ignore_difficult else "objects like any other"
     return (
         f'<p class="note">Protocol {evaluation.protocol}: average precision in percent is {_METRICS[evaluation.metric]}; '
-        f"a hit needs IoU {hit} the threshold; difficult objects are {hard}. "
+        f"a hit needs IoU {hit} the threshold; difficult objects are {difficult}. "
         f"mAP is the mean over all IoU thresholds.{left_out}</p>"
     )
 
@@ -186,6 +187,7 @@ def samples_figure(model, image: Tensor, boxes: Tensor) -> Figure:
     return ax.figure
 
 
+@rc_context({"text.parse_math": False})  # names may hold a $
 def report_figures(model, dataset, predictions: Sequence[dict], count: int = 12) -> dict[str, Figure]:
     """The photographs of a report: detections against the truth, and the samples of the most varied image.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -123,6 +124,7 @@ def orphan_sheet(dataset, report: AssignmentReport, count: int = 12, side: int =
     return figure
 
 
+@rc_context({"text.parse_math": False})  # names may hold a $
 def write_statistics(
     folder: str | Path, dataset, reports: dict[str, AssignmentReport], chosen: str, facts: dict | None = None
 ) -> list[Path]:

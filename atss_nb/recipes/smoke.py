@@ -33,8 +33,8 @@ def _scene(size: int, seed: tuple[int, int], names: dict[str, str] | None):
     scene = make_scene(size, seed, 0.3)
     kept = [i for i, name in enumerate(scene.classes) if names is None or name in names]
     classes = [scene.classes[i] if names is None else names[scene.classes[i]] for i in kept]
-    hard = np.asarray(scene.difficult)[kept]
-    return scene.image, Detections.from_polygons(scene.polys[kept].round(2), classes, difficult=hard)
+    difficult = np.asarray(scene.difficult)[kept]
+    return scene.image, Detections.from_polygons(scene.polys[kept].round(2), classes, difficult=difficult)
 
 
 def _labelled(recipe: Recipe, split: str, n: int, size: int, draft: Path) -> Iterator[LabelledImage]:

@@ -68,26 +68,26 @@ def _check(boxes: Tensor, ignore: Tensor | None, name: str) -> None:
 
 
 def resolve_claims(
-    truths: GroundTruths, index: Tensor, wanted: Tensor, score: Tensor, iou: Tensor
+    truths: GroundTruths, index: Tensor, claimed: Tensor, score: Tensor, iou: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Give each anchor to one of the ground truths that ask for it.
+    """Give each anchor to one of the ground truths that claim it.
 
     Args:
         index: (G, C) anchor of each candidate
-        wanted: (G, C) bool: whether the ground truth asks for it
+        claimed: (G, C) bool: whether the ground truth claims it
         score: (G, C) an anchor goes to the highest, then to the first ground truth
         iou: (G, C)
 
     Returns:
         gt_index and iou as in an `Assignment`; (G, C) bool: claims that won
     """
-    gts, slots = len(truths.boxes), prod(truths.shape)  # the slot after the last takes what nobody wants
-    slot = torch.where(wanted, index + truths.image[:, None] * truths.shape[-1], slots)
+    gts, slots = len(truths.boxes), prod(truths.shape)  # the slot after the last takes what nobody claims
+    slot = torch.where(claimed, index + truths.image[:, None] * truths.shape[-1], slots)
     best = score.new_full((slots + 1,), -inf).scatter_reduce_(0, slot.flatten(), score.flatten(), "amax")
     rank = torch.arange(gts, device=index.device)[:, None].expand_as(index)
-    first = torch.where(wanted & (score >= best[slot] - ROUNDING), slot, slots).flatten()
+    first = torch.where(claimed & (score >= best[slot] - ROUNDING), slot, slots).flatten()
     owner = slot.new_full((slots + 1,), gts).scatter_reduce_(0, first, rank.flatten(), "amin")
-    won = wanted & (owner[slot] == rank)
+    won = claimed & (owner[slot] == rank)
     taken, gt_index = torch.where(won, slot, slots).flatten(), truths.gt_index[:-1, None].expand_as(index)
     given = slot.new_full((slots + 1,), -1).scatter_(0, taken, gt_index.flatten())[:-1]
     overlap = torch.zeros(slots + 1, device=index.device).scatter_(0, taken, iou.flatten().float())[:-1]

@@ -14,7 +14,7 @@ import torch
 from ..core.errors import LabelError, wrong
 from ..core.files import as_number, read_text, replacing
 from ..data.detections import Detections
-from ..data.dota import parse_task1, task1_line
+from ..data.dota import parse_task1, task1_class, task1_line
 from ..geometry.boxes import scale_boxes, shift_boxes
 from ..geometry.nms import batched_nms_rotated
 from ..geometry.quads import batched_nms_polygons
@@ -203,7 +203,7 @@ def read_tile_detections(
         known[name] = known.get(name) or _find_tile(name, places, style, f"{path}, line {line}: ")
     if places is None:
         _check_one_kind(f"{path}: ", known.values())
-    return _by_image(path.stem[6:], rows, [known[name] for _, name, *_ in rows])
+    return _by_image(task1_class(path), rows, [known[name] for _, name, *_ in rows])
 
 
 def _by_image(kind: str, rows: list[tuple], tiles: list[Tile]) -> list[Detections]:

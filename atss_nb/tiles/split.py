@@ -19,8 +19,9 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..core.errors import LabelError, raise_problems, wrong
-from ..core.files import fingerprint, json_value, read_text, replacing
+from ..core.files import fingerprint, json_value, read_text, replacing, sweep_drafts
 from ..core.images import WHOLE, ImageReader, check_image, is_image, open_image
+from ..core.outputs import locked, refuse_inputs
 from ..data.dota import read_dota, write_dota
 from .tiles import STYLES, Tile, Tiling, make_tiles, tile_objects
 from .windows import ScaledImage
@@ -79,12 +80,9 @@ def plan_split(folder: str | Path, tiling: Tiling) -> dict:
 def _is_place(name: str, place: object) -> bool:
     "Whether a tile's entry is its image, x, y, side and scale."
     kinds = (str, int, int, int, int | float)
-    if (
-        not isinstance(place, list)
-        or [isinstance(*pair) for pair in zip(place, kinds, strict=False)] != [True] * 5
-    ):
+    if not isinstance(place, list) or len(place) != 5 or not all(map(isinstance, place, kinds)):
         return False
-    return name == Path(name).name != ".." and len(place[0].split()) == 1 and 0 < place[4] < math.inf
+    return name == Path(name).name != ".." and place[0] != "" and 0 < place[4] < math.inf
 
 
 def read_plan(folder: str | Path) -> dict:
@@ -189,13 +187,13 @@ def _open_out(out: Path, plan: dict, overwrite: bool, labelled: bool) -> None:
     record, text = out / "split.json", json.dumps(plan, indent=1) + "\n"
     for name in ("images", "labelTxt") if labelled else ("images",):
         (out / name).mkdir(parents=True, exist_ok=True)
-        for path in (out / name).glob(".[0-9]*.*"):
-            path.unlink()  # a draft of a process that was killed
+        sweep_drafts(out / name)
     old = read_plan(out) if record.exists() else None
-    if old is None and any((out / "images").iterdir()):
-        raise FileExistsError(
-            f"{out}: images is not empty, and there is no split.json; choose another folder"
-        )
+    for name in ("images", "labelTxt") if old is None else ():
+        if any((out / name).glob("[!.]*")):
+            raise FileExistsError(
+                f"{out}: {name} is not empty, and there is no split.json; choose another folder"
+            )
     if old not in (None, json.loads(text)):
         _make_room(out, json.loads(text), old, overwrite)
     with replacing(record) as draft:
@@ -216,6 +214,18 @@ class SplitReport(NamedTuple):
     lost: dict[str, list[int]]
 
 
+def _write_tiles(plan: dict, work: Sequence[_Work], workers: int, progress: bool) -> SplitReport:
+    "Cut what is not there yet, and count."
+    objects, kept = {}, defaultdict(set)
+    with tqdm(total=len(plan["tiles"]), desc="tiles", disable=not progress) as bar:
+        for name, count, objects[name], labelled_rows in _results(work, workers):
+            kept[name] |= labelled_rows
+            bar.update(count)
+    left = {name: sorted(set(range(objects[name])) - kept[name]) for name in plan["images"]}
+    lost = {name: rows for name, rows in left.items() if rows}
+    return SplitReport(len(plan["images"]), len(plan["tiles"]), sum(objects.values()), lost)
+
+
 def split(
     folder: str | Path,
     out: str | Path,
@@ -234,13 +244,9 @@ def split(
         progress: show a bar
     """
     folder, out = Path(folder), Path(out)
+    refuse_inputs(out, [folder])
     plan = plan_split(folder, tiling)
-    _open_out(out, plan, overwrite, (folder / "labelTxt").is_dir())
-    work, objects, kept = list(_pieces(folder, out, plan, tiling)), {}, defaultdict(set)
-    with tqdm(total=len(plan["tiles"]), desc="tiles", disable=not progress) as bar:
-        for name, count, objects[name], labelled_rows in _results(work, workers):
-            kept[name] |= labelled_rows
-            bar.update(count)
-    left = {name: sorted(set(range(objects[name])) - kept[name]) for name in plan["images"]}
-    lost = {name: rows for name, rows in left.items() if rows}
-    return SplitReport(len(plan["images"]), len(plan["tiles"]), sum(objects.values()), lost)
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        _open_out(out, plan, overwrite, (folder / "labelTxt").is_dir())
+        return _write_tiles(plan, list(_pieces(folder, out, plan, tiling)), workers, progress)

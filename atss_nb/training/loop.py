@@ -5,14 +5,16 @@
 __all__ = ['train', 'load_model']
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..core.files import replacing
+from ..core.files import replacing, sweep_drafts
+from ..core.outputs import locked, remove_made
 from atss_nb.training.checkpoints import (
     Log,
     load_checkpoint,
@@ -52,22 +54,39 @@ def _is_before(row: dict, done: RunProgress) -> bool:
     return row["step"] < done.step if "loss" in row else row["epoch"] < done.epochs
 
 
+def _go_on(run: Trainer, out: Path, resume: bool) -> list[dict]:  # what is logged of the steps that are done
+    "Where the folder's checkpoint was written, if that is wished; else at the start."
+    if not resume or not (out / "last.pt").exists():
+        return []
+    run.restore(load_checkpoint(out / "last.pt"))
+    return [row for row in read_log(out / "log.jsonl") if _is_before(row, run.done)]
+
+
+def _forget(out: Path) -> None:
+    "Take away what an older run left: who resumes this one must not find its weights, nor who reads the folder its score."
+    for name in ("last.pt", "best.pt", "log.csv"):
+        (out / name).unlink(missing_ok=True)
+    remove_made(out, "test")
+
+
+@contextmanager
 def _open_run(
     run: Trainer, out: Path, resume: bool, tensorboard: bool
-) -> Log | None:  # None: not the first process
-    "The run folder with its configuration and its log: empty, or up to the checkpoint that it goes on from."
-    rows, last = [], out / "last.pt"
-    if resume and last.exists():
-        run.restore(load_checkpoint(last))
-        rows = [row for row in read_log(out / "log.jsonl") if _is_before(row, run.done)]
+) -> Iterator[Log | None]:  # None: not the first process
+    "The run folder, for this run alone, with its configuration and its log: empty, or up to the checkpoint."
     if run.engine.rank:
-        return None
+        _go_on(run, out, resume)
+        yield None
+        return
     out.mkdir(parents=True, exist_ok=True)
-    if not run.done.step:
-        (out / "best.pt").unlink(missing_ok=True)  # of an older run
-    with replacing(out / "config.json") as draft:
-        draft.write_text(run.config.to_json(), encoding="utf-8")
-    return Log(out / "log.jsonl", rows, tensorboard)
+    with locked(out):
+        sweep_drafts(out)
+        rows = _go_on(run, out, resume)
+        if not run.done.step:
+            _forget(out)
+        with replacing(out / "config.json") as draft:
+            draft.write_text(run.config.to_json(), encoding="utf-8")
+        yield Log(out / "log.jsonl", rows, tensorboard)
 
 
 def _score(run: Trainer, out: Path, log: Log | None) -> None:
@@ -85,7 +104,7 @@ def _score(run: Trainer, out: Path, log: Log | None) -> None:
 
 def _close_epoch(
     run: Trainer, out: Path, log: Log | None, watch: Callable | None
-) -> bool:  # whether the run has stale long enough
+) -> bool:  # whether the run has waited long enough
     "Show the model to who watches, score it if that is due, and save."
     if watch and log:
         watch(run.model, run.done.epochs)
@@ -121,6 +140,18 @@ def _steps(run: Trainer, out: Path, log: Log | None, bar: tqdm, stop: Stop) -> b
     return False
 
 
+def _epochs(run: Trainer, out: Path, log: Log | None, watch: Callable | None, bar: tqdm, stop: Stop) -> None:
+    "The epochs that are left, or those until somebody wants to stop."
+    while run.done.epochs < run.config.epochs:
+        bar.set_description(f"epoch {run.done.epochs + 1}/{run.config.epochs}")
+        if _steps(run, out, log, bar, stop):
+            _save(run, out)
+            bar.write(f"stopped after step {run.done.step} of {run.batches.steps}: resume to go on")
+            return
+        if _close_epoch(run, out, log, watch):
+            return
+
+
 def train(
     config: TrainConfig,
     out: str | Path,
@@ -145,16 +176,13 @@ def train(
         the run folder
     """
     run, out = Trainer(config, device, steps), Path(out)
-    log = _open_run(run, out, resume, tensorboard)
-    with explain_out_of_memory(run.config), Stop() as stop, _bar(run, progress and bool(log)) as bar:
-        while run.done.epochs < config.epochs:
-            bar.set_description(f"epoch {run.done.epochs + 1}/{config.epochs}")
-            if _steps(run, out, log, bar, stop):
-                _save(run, out)
-                bar.write(f"stopped after step {run.done.step} of {run.batches.steps}: resume to go on")
-                return out
-            if _close_epoch(run, out, log, watch):
-                break
+    with (
+        _open_run(run, out, resume, tensorboard) as log,
+        explain_out_of_memory(run.config),
+        Stop() as stop,
+        _bar(run, progress and bool(log)) as bar,
+    ):
+        _epochs(run, out, log, watch, bar, stop)
     return out
 
 

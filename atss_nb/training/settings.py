@@ -25,10 +25,10 @@ from atss_nb.core.records import (
     Positive,
     Tuple,
     Whole,
-    from_dict,
+    nested_record,
     record,
 )
-from ..data.datasets import DetectionDataset, open_dataset
+from ..data.datasets import DetectionData, DetectionDataset, open_dataset
 from ..data.formats import FORMATS
 from ..data.transforms import Compose, Photometric, RandomFlip, RandomQuarterTurn, RandomRotate, Resize
 from ..model.config import ModelConfig
@@ -79,7 +79,7 @@ class TrainConfig:
     """
 
     data: str
-    model: Annotated[ModelConfig, from_dict(ModelConfig)] = field(default_factory=ModelConfig)
+    model: Annotated[ModelConfig, nested_record(ModelConfig)] = field(default_factory=ModelConfig)
     format: _Format = ""
     classes: Tuple[str] = ()
     keep_empty: bool = True
@@ -133,14 +133,14 @@ class TrainConfig:
         return json.dumps(asdict(self), indent=2)
 
 
-def _sides(dataset: DetectionDataset) -> tuple[int, float | None]:
+def _sides(dataset: DetectionData) -> tuple[int, float | None]:
     "Longest side of the first images, and the 10th percentile of the objects' shorter sides; None without objects [px]."
     sides = torch.cat([dataset.target(i)["boxes"][:, 2:4].amin(1) for i in range(len(dataset))])
     longest = max(max(dataset[i][0].shape) for i in range(min(len(dataset), 8)))
     return longest, sides.quantile(0.1).item() if len(sides) else None
 
 
-def suggest_size(dataset: DetectionDataset, shorter_side: float = 20.0) -> int:
+def suggest_size(dataset: DetectionData, shorter_side: float = 20.0) -> int:
     """The image size at which the smaller objects of a data set are still comfortably large.
 
     Args:
@@ -154,7 +154,7 @@ def suggest_size(dataset: DetectionDataset, shorter_side: float = 20.0) -> int:
     return size if size < longest else 0
 
 
-def suggest_strides(dataset: DetectionDataset, size: int) -> tuple[int, ...]:
+def suggest_strides(dataset: DetectionData, size: int) -> tuple[int, ...]:
     """From 8 where even the smaller objects are two cells wide; else from 4, which takes twice the time.
 
     Args:

@@ -34,12 +34,24 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
 _UNSCALED = GradScaler(enabled=False)
 
 
+def _losses(model: nn.Module, images: list[Tensor], targets: list[dict]) -> dict[str, Tensor]:
+    "Of the model; ValueError that says what helps where a batch norm has one number to average."
+    try:
+        return model(images, targets)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        size = " x ".join(map(str, images[0].shape[-2:]))
+        few = f"{len(images)} images of {size} px at a time leave one number a channel on the coarsest level"
+        raise ValueError(f"{few}: take more at a time, larger ones, or backbone_norm='gn'") from error
+
+
 def _learn(
     model: nn.Module, part: tuple, share: float, config: TrainConfig, scaler: GradScaler
 ) -> dict[str, Tensor]:
     "Add a part's share to the gradients; returns its share of each loss."
     with autocast(next(model.parameters()).device, config.precision):
-        losses = model(*part)
+        losses = _losses(model, *part)
     scaler.scale(share * sum(losses.values())).backward()
     return {name: share * value.detach() for name, value in losses.items()}
 
@@ -63,13 +75,13 @@ def train_step(
     """
     parts = min(config.accumulate, len(images))
     optimizer.zero_grad(set_to_none=True)
-    found = []
+    outcomes = []
     for i in range(parts):
         with nullcontext() if i == parts - 1 else engine.alone(model):
-            found.append(_learn(model, (images[i::parts], targets[i::parts]), 1 / parts, config, scaler))
+            outcomes.append(_learn(model, (images[i::parts], targets[i::parts]), 1 / parts, config, scaler))
     scaler.unscale_(optimizer)
     norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
     scaler.step(optimizer)
     scaler.update()
-    losses = {name: sum(one[name] for one in found) for name in found[0]}
+    losses = {name: sum(one[name] for one in outcomes) for name in outcomes[0]}
     return {"loss": sum(losses.values()), **losses, "grad_norm": norm}

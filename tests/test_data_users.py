@@ -1,0 +1,206 @@
+"Data sets as the people who have them wrote them: what is valid is read, and what is passed over is named."
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from atss_nb.core import errors
+from atss_nb.core.errors import LabelError
+from atss_nb.data.convert import detect_format, read_dataset
+from atss_nb.data.dota import parse_task1, read_dota
+
+W, H = 120, 90
+TURNED = np.array(
+    [[31.179, 23.938], [65.821, 43.938], [58.821, 56.062], [24.179, 36.062]]
+)  # 40 x 14, 30 degrees
+SHARES = " ".join(f"{x:.9f}" for x in (TURNED / (W, H)).ravel())
+DOTA = " ".join(str(x) for x in TURNED.ravel())
+
+
+@pytest.fixture(autouse=True)
+def warned(caplog):
+    "Warnings are given once a process; here once a test."
+    errors.warn.cache_clear()
+    caplog.set_level(logging.WARNING, "atss_nb")
+    return caplog
+
+
+def image(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.effect_noise((W, H), 50).convert("RGB").save(path)
+    return path
+
+
+def text(path: Path, content: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    return path
+
+
+def corners(polygon) -> list:
+    return sorted(np.round(np.asarray(polygon), 1).tolist())
+
+
+def assert_turned(polygon, atol: float = 0.05) -> None:
+    np.testing.assert_allclose(corners(polygon), corners(TURNED), atol=atol)
+
+
+def found(root: Path, format: str | None = None) -> dict[tuple[str, str], int]:
+    "(split, image) -> objects; -1 without labels."
+    data = read_dataset(format, root)
+    return {(o.split, o.name): -1 if o.annotation is None else len(o.annotation) for o in data.images}
+
+
+def yolo(root: Path, yaml: str = "train: images/train\nnames: [silo]\n", line: str = f"0 {SHARES}") -> Path:
+    image(root / "images/train/a.png")
+    text(root / "labels/train/a.txt", line + "\n")
+    text(root / "data.yaml", yaml)
+    return root
+
+
+def test_yolo_path_key_beside_the_folder(tmp_path):
+    "How dota8.yaml of Ultralytics is written."
+    yolo(tmp_path / "tiny").joinpath("data.yaml").unlink()
+    text(tmp_path / "tiny.yaml", "path: tiny # root\ntrain: images/train\nnames:\n  0: silo\n")
+    assert found(tmp_path) == found(tmp_path / "tiny.yaml", "yolo-obb") == {("train", "a"): 1}
+
+
+def test_yolo_parent_paths(tmp_path):
+    "Roboflow writes ../train/images although the folder lies beside the file."
+    image(tmp_path / "set/train/images/a.png")
+    text(tmp_path / "set/train/labels/a.txt", f"0 {SHARES}\n")
+    text(tmp_path / "set/data.yaml", "train: ../train/images\nnc: 1\nnames: ['silo']\n")
+    assert found(tmp_path / "set") == {("train", "a"): 1}
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("[no, yes]", ("no", "yes")),
+        ("\n  0: 737\n  1: ~", ("737", "~")),
+        ("[A320, 1.0]", ("A320", "1.0")),
+        ("{1: on, 0: off}", ("off", "on")),
+    ],
+)
+def test_yaml_names_are_the_text_that_stands_there(tmp_path, names, expected):
+    assert (
+        read_dataset(None, yolo(tmp_path, f"train: images/train\nnc: 2\nnames: {names}\n")).classes
+        == expected
+    )
+
+
+def test_yolo_background_needs_no_label_file(tmp_path, warned):
+    image(yolo(tmp_path) / "images/train/sea.png")
+    assert found(tmp_path) == {("train", "a"): 1, ("train", "sea"): 0}
+    assert "1 images without a label file are taken as images without objects" in warned.text
+    (tmp_path / "labels/train/a.txt").unlink()
+    with pytest.raises(LabelError, match="no label file a.txt"):
+        found(tmp_path)  # none has one: the folder is the wrong one
+
+
+@pytest.mark.parametrize("number", ["0", "0.000000", "0e0"])
+def test_yolo_class_written_as_a_float(tmp_path, number):
+    assert found(yolo(tmp_path, line=f"{number} {SHARES}")) == {("train", "a"): 1}
+
+
+@pytest.mark.parametrize("number", ["0.5", "nan", "1", "-0.1", "zero"])
+def test_yolo_class_that_is_no_number_of_the_list(tmp_path, number):
+    with pytest.raises(LabelError, match="a class number of data.yaml: 0"):
+        found(yolo(tmp_path, line=f"{number} {SHARES}"))
+
+
+@pytest.mark.parametrize("points", [3, 5, 6, 40])
+def test_yolo_outlines_become_the_smallest_box(tmp_path, points):
+    angle = np.linspace(0, 2 * np.pi, points, endpoint=False)
+    ring = np.stack([60 + 40 * np.cos(angle), 45 + 10 * np.sin(angle)], 1) / (W, H)
+    line = "0 " + " ".join(map(str, ring.ravel()))
+    one = next(iter(read_dataset(None, yolo(tmp_path, line=line)).images[0].annotation))
+    assert one.attributes == {"vertices": str(points)} and one.box[2] > 2 * one.box[3] or points == 3
+
+
+def test_yolo_two_folders_a_split_with_the_same_stems(tmp_path):
+    for flight in ("north", "south"):
+        image(tmp_path / flight / "images/001.png")
+        text(tmp_path / flight / "labels/001.txt", f"0 {SHARES}\n")
+    text(tmp_path / "data.yaml", "train: [north/images, south/images]\nnames: [silo]\n")
+    assert sorted(found(tmp_path).values()) == [1, 1]
+
+
+def test_yolo_lists_of_images_may_share_a_folder(tmp_path):
+    yolo(tmp_path, "train: train.txt\nval: val.txt\nnames: [silo]\n")
+    image(tmp_path / "images/train/b.png")
+    text(tmp_path / "labels/train/b.txt", f"0 {SHARES}\n")
+    text(tmp_path / "train.txt", "./images/train/a.png\n")
+    text(tmp_path / "val.txt", "images/train/b.png\n\n")
+    assert found(tmp_path) == {("train", "a"): 1, ("val", "b"): 1}
+
+
+def test_label_studio_and_xanylabeling_export_yolo_with_classes_txt(tmp_path):
+    image(tmp_path / "images/5f-quay.png")
+    text(tmp_path / "labels/5f-quay.txt", f"1 {SHARES}\n")
+    text(tmp_path / "classes.txt", "barge\nbuoy\n")
+    text(tmp_path / "notes.json", '{"categories": []}')
+    data = read_dataset(None, tmp_path)
+    assert (data.format, data.classes, data.images[0].annotation.names) == (
+        "yolo-obb",
+        ("barge", "buoy"),
+        ["buoy"],
+    )
+    assert_turned(data.images[0].annotation.polygons[0])
+
+
+def test_mmrotate_folders(tmp_path):
+    for split, label in (("trainval", f"{DOTA} van 0\n"), ("test", "")):
+        image(tmp_path / split / "images/P3.png")
+        text(tmp_path / split / "annfiles/P3.txt", label)
+    assert detect_format(tmp_path) == "dota"
+    assert found(tmp_path) == {("train", "P3"): 1, ("test", "P3"): 0}
+
+
+def test_folders_that_are_no_split_are_named(tmp_path, warned):
+    for split in ("train", "minival"):
+        image(tmp_path / split / "images/a.png")
+        text(tmp_path / split / "labelTxt/a.txt", f"{DOTA} van 0\n")
+    (tmp_path / "notes").mkdir()
+    assert found(tmp_path) == {("train", "a"): 1}
+    assert "not read, no split is called minival; expected train, trainval, val, valid, test" in warned.text
+
+
+@pytest.mark.parametrize(
+    "stray", ["images/Thumbs.db", "images/desktop.ini", "images/a.png.aux.xml", "images/a.png.ovr", "images/a.tfw",
+              "labelTxt/classes.txt", "labelTxt/labels.cache"]
+)  # fmt: skip
+def test_by_products_are_passed_over(tmp_path, stray):
+    image(tmp_path / "images/a.png")
+    text(tmp_path / "labelTxt/a.txt", f"{DOTA} van 0\n")
+    text(tmp_path / stray, "rubbish")
+    assert found(tmp_path, "dota") == {("", "a"): 1}
+
+
+@pytest.mark.parametrize("stray", ["images/a.doc", "labelTxt/lost.txt", "labelTxt/a.csv"])
+def test_strangers_are_not(tmp_path, stray):
+    test_by_products_are_passed_over(tmp_path, "images/Thumbs.db")
+    text(tmp_path / stray, "")
+    with pytest.raises(LabelError, match=Path(stray).name):
+        found(tmp_path, "dota")
+
+
+def test_dota_lines_with_commas(tmp_path):
+    path = text(
+        tmp_path / "a.txt", DOTA.replace(" ", ",") + ",tank,0\n" + DOTA.replace(" ", ", ") + ", ship, 1\n"
+    )
+    read = read_dota(path)
+    assert (read.names, read.difficult.tolist()) == (["tank", "ship"], [0, 1])
+    assert read.polygons[1].tolist() == TURNED.tolist()
+
+
+@pytest.mark.parametrize("content", ["{}\n\n\n", "\ufeff{}", "\n{}\n \n", "{}  \r\n"])
+def test_blank_lines_in_task1_mean_nothing(tmp_path, content):
+    path = tmp_path / "Task1_ship.txt"
+    path.write_bytes(content.replace("{}", f"P1 5e-1 {DOTA}").encode())
+    assert [row[1:3] for row in parse_task1(path)] == [("P1", 0.5)]
+    path.write_bytes("\ufeff".encode())
+    assert parse_task1(path) == []

@@ -1,0 +1,315 @@
+"A user's files are never harmed: not by what a command writes, not by a name in a file, not by a kill."
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from atss_nb.cli.main import atss, main
+from atss_nb.core.files import replacing
+from atss_nb.core.outputs import FolderInUse, locked
+from atss_nb.scenes.scenes import write_scenes
+
+LINE = "1 1 20 1 20 20 1 20 ship 0\n"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    "All files but the records of what was made."
+    paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != ".atss"]
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in paths}
+
+
+def write_images(folder: Path, names, label: str | None = LINE) -> Path:
+    "A data set in DOTA's layout."
+    for name in names:
+        path = folder / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32)).save(path)
+        if label is not None:
+            (folder / "labelTxt").mkdir(exist_ok=True)
+            (folder / "labelTxt" / f"{path.stem}.txt").write_text(label)
+    return folder
+
+
+TRAIN = ["--epochs", 1, "--batch-size", 2, "--size", 0, "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    "Scenes and a run on them, whose class has a name that is no file name."
+    folder = tmp_path_factory.mktemp("safety")
+    write_scenes(folder / "data/train", 4, 64, 1)
+    for path in (folder / "data/train/labelTxt").glob("*.txt"):
+        path.write_text(LINE.replace("ship", "Truck-w/Box"))
+    code, text = atss("train", "--data", folder / "data", "--out", folder / "run", *TRAIN)
+    assert code == 0, text
+    return folder
+
+
+# What others made stays
+
+
+def test_pictures_do_not_go_where_the_images_are(home, tmp_path):
+    write_images(tmp_path / "val", ["yard.png", "dock.png"])
+    (tmp_path / "link").symlink_to(tmp_path / "val/images")
+    before = contents(tmp_path)
+    outs = ("val/images", "val", "link", "val/images/../images")
+    for out in outs:
+        code, text = atss("predict", home / "run", tmp_path / "val/images", "--out", tmp_path / out)
+        assert code == 1 and "which is read" in text and str(tmp_path / out) in text
+    code, text = atss("predict", home / "run", tmp_path / "val/images", "--out", tmp_path / "val/labelTxt")
+    assert code == 1 and "yard.txt" in text
+    assert contents(tmp_path) == before
+    assert not list(tmp_path.rglob(".atss*"))
+
+
+COMMANDS = {
+    "scenes": lambda home, out: ["scenes", out, "--n", 1, "--size", 64],
+    "convert": lambda home, out: ["convert", home / "data", out, "--to", "coco"],
+    "stats": lambda home, out: ["stats", home / "data", "--out", out],
+    "merge": lambda home, out: ["merge", home / "tiles", out],
+    "predict": lambda home, out: ["predict", home / "run", home / "data/train/images/0000.png", "--out", out],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_folder_with_files_of_others_is_refused(home, tmp_path, command):
+    (home / "tiles").mkdir(exist_ok=True)
+    (home / "tiles/Task1_ship.txt").write_text("")
+    (tmp_path / "notes.md").write_text("mine")
+    code, text = atss(*COMMANDS[command](home, tmp_path))
+    assert code == 1 and "notes.md" in text and "did not make" in text
+    assert contents(tmp_path) == {"notes.md": b"mine"}
+
+
+def test_a_command_replaces_what_it_made_and_nothing_that_was_changed_since(home, tmp_path):
+    words = ["predict", home / "run", home / "data/train/images/0000.png", "--out", tmp_path]
+    assert atss(*words, "--format", "dota", "--score", 0)[0] == 0
+    label = tmp_path / "labelTxt/0000.txt"
+    assert atss(*words)[0] == 0
+    assert not label.exists() and (tmp_path / "0000.png").exists(), "results of two calls are not mixed"
+    assert atss(*words, "--format", "dota")[0] == 0
+    label.write_text(LINE)  # corrected by hand
+    code, text = atss(*words, "--format", "dota")
+    assert code == 1 and "labelTxt/0000.txt" in text and label.read_text() == LINE
+
+
+def test_a_single_file_of_somebody_else_stays(home, tmp_path):
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "Task1_ship.txt").write_text("P1 0.9 1 1 9 1 9 9 1 9\n")
+    out = tmp_path / "out.zip"
+    assert atss("submit", results, out)[0] == atss("submit", results, out)[0] == 0
+    out.write_text("mine")
+    code, text = atss("submit", results, out)
+    assert code == 1 and "out.zip" in text and out.read_text() == "mine"
+    code, text = atss("submit", results, results / "Task1_ship.txt")
+    assert code == 1 and (results / "Task1_ship.txt").read_text().startswith("P1")
+    (home / "run/val.json").write_text("mine")
+    code, text = atss("test", home / "run", "--split", "val")
+    assert code == 1 and (home / "run/val.json").read_text() == "mine"
+
+
+def test_training_leaves_the_files_of_a_project_alone(home, tmp_path):
+    (tmp_path / "config.json").write_text("mine")
+    code, text = atss("train", "--data", home / "data", "--out", tmp_path, *TRAIN)
+    assert code == 1 and "config.json" in text and contents(tmp_path) == {"config.json": b"mine"}
+    code, text = atss("demo", "--out", tmp_path)
+    assert code == 1 and "config.json" in text and contents(tmp_path) == {"config.json": b"mine"}
+
+
+def test_split_writes_neither_into_its_source_nor_over_labels(tmp_path):
+    write_images(tmp_path / "in", ["a.png"])
+    before = contents(tmp_path)
+    assert atss("split", tmp_path / "in", tmp_path / "in", "--size", 16, "--gap", 0)[0] == 1
+    assert contents(tmp_path) == before
+    write_images(tmp_path / "out", [])
+    (tmp_path / "out/labelTxt").mkdir(parents=True)
+    (tmp_path / "out/labelTxt/a__16__0___0.txt").write_text("mine")
+    code, text = atss("split", tmp_path / "in", tmp_path / "out", "--size", 16, "--gap", 0)
+    assert code == 1 and "labelTxt is not empty" in text
+
+
+# Names
+
+
+@pytest.mark.parametrize("name", ["../../../pwned", "/tmp/pwned", "..\\pwned", "C:/pwned"])
+def test_a_name_that_leads_out_of_the_data_set_is_refused(tmp_path, name):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/Task1_ship.txt").write_text(f"{name} 0.9 1 1 9 1 9 9 1 9\n")
+    code, text = atss("convert", tmp_path / "in", tmp_path / "deep/a/out", "--to", "dota")
+    assert code == 1 and "Task1_ship.txt, line 1" in text
+    (tmp_path / "coco/annotations").mkdir(parents=True)
+    image = {"id": 1, "file_name": name, "height": 9, "width": 9}
+    content = {"images": [image], "categories": [{"id": 1, "name": "ship"}], "annotations": []}
+    (tmp_path / "coco/annotations/x.json").write_text(json.dumps(content))
+    code, text = atss("convert", tmp_path / "coco", tmp_path / "deep/a/out", "--to", "dota")
+    assert code == 1 and "x.json, images[0].file_name" in text
+    assert not list(tmp_path.rglob("*pwned*")) and not (tmp_path / "deep/a/out").exists()
+
+
+def test_a_record_of_tiles_deletes_nothing_outside(tmp_path):
+    write_images(tmp_path / "in", ["a.png"])
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim/photo.png").write_text("precious")
+    (tmp_path / "out/images").mkdir(parents=True)
+    tiles = {"../../victim/photo": ["x", 0, 0, 1, 1.0]}
+    (tmp_path / "out/split.json").write_text(json.dumps({"settings": {}, "images": {}, "tiles": tiles}))
+    code, text = atss("split", tmp_path / "in", tmp_path / "out", "--size", 16, "--gap", 0, "--overwrite")
+    assert code == 1 and "split.json" in text and (tmp_path / "victim/photo.png").exists()
+
+
+def test_a_class_with_a_slash_is_no_folder(home, tmp_path):
+    image = home / "data/train/images/0000.png"
+    assert atss("predict", home / "run", image, "--out", tmp_path / "out")[0] == 0
+    assert (tmp_path / "out/Task1_Truck-w%2FBox.txt").is_file()
+    labels = home / "data/train/labelTxt"
+    code, text = atss("eval", tmp_path / "out", labels)
+    assert code == 0 and "Truck-w/Box" in text and "%2F" not in text
+
+
+def test_terminal_codes_in_names_are_shown_and_not_obeyed(tmp_path, capsys):
+    write_images(tmp_path, ["a.png"], LINE.replace("ship", "\x1b[31mship\u202e"))
+    assert main(["doctor", str(tmp_path)]) == 0
+    assert main(["doctor", str(tmp_path / "\x1b[2J")]) == 1
+    out, error = capsys.readouterr()
+    assert "\x1b" not in out + error and "\u202e" not in out
+    assert "\\x1b[31mship\\u202e" in out and "\\x1b[2J" in error
+
+
+def test_images_of_one_name_are_told_apart(home, tmp_path):
+    for part in "ab":
+        write_images(tmp_path / part, ["001.png"], None)
+    found = tmp_path / "found"
+    code, text = atss(
+        "predict", home / "run", tmp_path / "**/*.png", "--out", found, "--format", "json", "dota"
+    )
+    assert code == 0, text
+    assert [one["image_id"] for one in json.loads((found / "predictions.json").read_text())["images"]] == [
+        "a/images/001",
+        "b/images/001",
+    ]
+    assert {p.name for p in found.glob("*.png")} == {"a%2Fimages%2F001.png", "b%2Fimages%2F001.png"}
+    assert {p.name for p in (found / "labelTxt").iterdir()} == {
+        "a%2Fimages%2F001.txt",
+        "b%2Fimages%2F001.txt",
+    }
+
+
+def test_names_with_spaces_go_wherever_they_fit(home, tmp_path):
+    write_images(tmp_path, ["photo (1).png"], None)
+    words = ["predict", home / "run", tmp_path / "images", "--out", tmp_path / "out", "--format"]
+    for form in ("json", "csv", "dota"):
+        assert atss(*words, form)[0] == 0
+    code, text = atss(*words, "task1")
+    assert code == 1 and "photo (1)" in text and "separates by spaces" in text
+
+
+# A full disk, a second run, other data
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+    path = tmp_path / "labels.txt"
+    path.write_text("old")
+    with pytest.raises(OSError, match="disk is full.*labels.txt"), replacing(path) as draft:
+        draft.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert contents(tmp_path) == {"labels.txt": b"old"}
+
+
+def test_a_second_training_is_refused_while_the_first_lives(home, tmp_path):
+    with locked(tmp_path):
+        code, text = atss("train", "--data", home / "data", "--out", tmp_path, *TRAIN)
+    assert code == 1 and "is writing there" in text
+    with locked(tmp_path):
+        words = ["split", home / "data/train", tmp_path, "--size", 32, "--gap", 0]
+        command = [sys.executable, "-m", "atss_nb.cli", *map(str, words)]
+        got = subprocess.run(command, capture_output=True, text=True)
+    assert got.returncode == 1 and f"process {os.getpid()} is writing there" in got.stderr
+    with pytest.raises(FolderInUse), locked(tmp_path), locked(tmp_path):
+        pass
+
+
+def test_a_run_goes_on_with_its_own_data_only(tmp_path):
+    write_images(tmp_path / "data/train", ["a.png", "b.png", "c.png", "d.png"])
+    words = ["train", "--data", tmp_path / "data", "--out", tmp_path / "run", *TRAIN]
+    assert atss(*words)[0] == 0
+    assert atss(*words, "--resume")[0] == 0
+    label = tmp_path / "data/train/labelTxt/a.txt"
+    label.write_text(LINE.replace("20", "21"))
+    code, text = atss(*words, "--resume")
+    assert code == 1 and "other images or labels" in text and "--overwrite" in text
+    label.unlink()
+    (tmp_path / "data/train/images/a.png").unlink()
+    code, text = atss(*words, "--resume")
+    assert code == 1 and "4 images then, 3 now" in text
+
+
+def test_overwriting_ends_the_old_run_before_its_own_first_checkpoint(home, tmp_path, monkeypatch):
+    words = ["train", "--data", home / "data", "--out", tmp_path, *TRAIN]
+    assert atss(*words)[0] == 0
+    monkeypatch.setattr("atss_nb.training.loop._epochs", lambda *_: 1 / 0)  # killed before the first step
+    assert atss(*words, "--overwrite")[0] == 1
+    assert not (tmp_path / "last.pt").exists()
+
+
+# Kills
+
+
+def killed_and_run_again(words: list, out: Path, moments: list[float]) -> dict[str, bytes]:
+    "What is there after kills at these moments [s] and one call that may finish."
+    command = [sys.executable, "-m", "atss_nb.cli", *map(str, words)]
+    for moment in moments:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(moment)
+        process.kill()
+        process.wait()
+    got = subprocess.run(command, capture_output=True, text=True)
+    assert got.returncode == 0, got.stderr
+    assert not [p.name for p in out.parent.rglob(".*") if p.name != ".atss"], "strays"
+    return contents(out)
+
+
+def kill_commands(home: Path) -> dict:
+    "Commands by name, without the place they write to."
+    if not (home / "many").exists():
+        write_images(home / "many", [f"{i:03}.png" for i in range(40)])
+        (home / "results").mkdir()
+        lines = (f"P{i} 0.9 {i} 1 {i + 9} 1 {i + 9} 9 {i} 9\n" for i in range(300))
+        (home / "results/Task1_ship.txt").write_text("".join(lines))
+        tiles = (f"P1__64__{64 * i}___0 0.9 1 1 9 1 9 9 1 9\n" for i in range(300))
+        (home / "tiled").mkdir()
+        (home / "tiled/Task1_ship.txt").write_text("".join(tiles))
+    image = home / "data/train/images"
+    return {
+        "convert": ["convert", home / "many", "OUT", "--to", "coco"],
+        "split": ["split", home / "many", "OUT", "--size", 16, "--gap", 0],
+        "merge": ["merge", home / "tiled", "OUT"],
+        "submit": ["submit", home / "results", "OUT/sub.zip"],
+        "predict": ["predict", home / "run", image, "--out", "OUT", "--format", "json", "dota", "--score", 0],
+    }
+
+
+KILLS = int(os.environ.get("KILLS", "3"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signal 9")
+@pytest.mark.parametrize("command", ["convert", "split", "merge", "submit", "predict"])
+def test_killed_at_any_moment_and_run_again(home, tmp_path, command):
+    def words(out: Path) -> list:
+        return [str(word).replace("OUT", str(out)) for word in kill_commands(home)[command]]
+
+    seed = int(os.environ.get("SEED", "0"))
+    print(f"{command}: {KILLS} kills, seed {seed}")
+    started = time.perf_counter()
+    quiet = killed_and_run_again(words(tmp_path / "quiet/out"), tmp_path / "quiet/out", [])
+    whole = time.perf_counter() - started
+    moments = np.random.default_rng(seed).uniform(0.3, 1, KILLS) * whole
+    assert killed_and_run_again(words(tmp_path / "out"), tmp_path / "out", list(moments)) == quiet
