@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from atss_nb.core.errors import LabelError
+from atss_nb.data.coco import read_coco
 from atss_nb.data.columns import Detection
 from atss_nb.data.convert import LabelledSet, detect_format, fit_to, read_dataset, rename, write_dataset
 from atss_nb.data.detections import Detections
 from atss_nb.data.dota import read_dota
 from atss_nb.data.folders import LabelledImage
 from atss_nb.data.formats import FORMATS
-from atss_nb.data.json import read_coco, read_labelme
+from atss_nb.data.json import read_labelme
 from atss_nb.data.xml import (
     DIOR_CLASSES,
     HRSC_31_CLASSES,

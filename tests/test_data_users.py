@@ -1,16 +1,19 @@
 "Data sets as the people who have them wrote them: what is valid is read, and what is passed over is named."
 
+import json
 import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from atss_nb.core import errors
 from atss_nb.core.errors import LabelError
 from atss_nb.data.convert import detect_format, read_dataset
+from atss_nb.data.datasets import open_dataset
 from atss_nb.data.dota import parse_task1, read_dota
+from atss_nb.data.folders import NoSuchSplit
 
 W, H = 120, 90
 TURNED = np.array(
@@ -204,3 +207,92 @@ def test_blank_lines_in_task1_mean_nothing(tmp_path, content):
     assert [row[1:3] for row in parse_task1(path)] == [("P1", 0.5)]
     path.write_bytes("\ufeff".encode())
     assert parse_task1(path) == []
+
+
+def coco(root: Path, split: str = "train", name: str = "a.png", kinds=None, **one) -> Path:
+    "A COCO file with one object, and its image in the folder for all."
+    image(root / "images" / name)
+    page = {"images": [{"id": 1, "file_name": name, "height": H, "width": W}]}
+    page |= {"categories": kinds or [{"id": 1, "name": "barge"}]}
+    page |= {"annotations": [{"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0} | one]}
+    return text(root / f"annotations/instances_{split}.json", json.dumps(page))
+
+
+FRAME = {"bbox": [25.0, 33.0, 40.0, 14.0], "segmentation": []}
+
+
+def only(root: Path):
+    return next(iter(read_dataset(None, root).images[0].annotation))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        FRAME | {"attributes": {"occluded": False, "rotation": 30.0}},  # CVAT
+        {"bbox": [45, 40, 40, 14, -30.0]},  # detectron2: against the clock
+        FRAME | {"segmentation": [TURNED.ravel().tolist()]},
+    ],
+)
+def test_coco_turned_boxes(tmp_path, shape):
+    coco(tmp_path, **shape)
+    assert_turned(only(tmp_path).polygon)
+    assert "rotation" not in only(tmp_path).attributes
+
+
+def pixels() -> np.ndarray:  # (H, W) bool
+    picture = Image.new("1", (W, H))
+    ImageDraw.Draw(picture).polygon([tuple(p) for p in TURNED], fill=1)
+    return np.asarray(picture)
+
+
+def test_coco_masks_in_run_lengths(tmp_path):
+    mask = np.concatenate([[False], pixels().T.ravel()])  # column by column, starting outside
+    ends = np.flatnonzero(np.diff(mask)) if mask.any() else []
+    counts = np.diff([0, *ends, H * W]).tolist()
+    coco(tmp_path, bbox=[24, 23, 42, 34], segmentation={"size": [H, W], "counts": counts})
+    assert_turned(only(tmp_path).polygon, atol=2)
+
+
+def test_coco_splits_may_share_a_folder(tmp_path):
+    coco(tmp_path, "train", "a.png", **FRAME)
+    coco(tmp_path, "val", "b.png", **FRAME)
+    assert found(tmp_path) == {("train", "a"): 1, ("val", "b"): 1}
+    image(tmp_path / "images/c.png")
+    with pytest.raises(LabelError, match="problems: 1\n.*c.png: no label"):
+        found(tmp_path)
+
+
+@pytest.mark.parametrize("project", ["boats", "skiff"])
+def test_coco_heading_of_roboflow_is_no_class(tmp_path, project):
+    kinds = [
+        {"id": 0, "name": project, "supercategory": "none"},
+        {"id": 1, "name": "skiff", "supercategory": project},
+    ]
+    coco(tmp_path, kinds=kinds, **FRAME)
+    assert read_dataset(None, tmp_path).classes == ("skiff",)
+
+
+def test_coco_without_splits_says_so(tmp_path):
+    coco(tmp_path, "default", **FRAME)
+    with pytest.raises(NoSuchSplit, match="found 1 images in no split: divide the set into train and val"):
+        open_dataset(tmp_path, "train")
+
+
+def test_xanylabeling_mixed_shapes(tmp_path, warned):
+    shapes = [
+        {
+            "label": "barge",
+            "points": TURNED.tolist(),
+            "shape_type": "rotation",
+            "direction": 0.52,
+            "attributes": {},
+        },
+        {"label": "barge", "points": [[80, 50], [100, 50], [100, 60], [80, 60]], "shape_type": "rectangle"},
+        {"label": "corner", "points": [[5, 5]], "shape_type": "point"},
+    ]
+    image(tmp_path / "dock.png"), image(tmp_path / "empty sea.png")
+    text(tmp_path / "dock.json", json.dumps({"shapes": shapes, "imageHeight": H, "imageWidth": W}))
+    assert found(tmp_path) == {("", "dock"): 2, ("", "empty sea"): 0}
+    assert (
+        "shapes[2]: left out, a point has no box" in warned.text and "1 images without a label" in warned.text
+    )

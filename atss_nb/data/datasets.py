@@ -235,7 +235,10 @@ def open_dataset(
     data = read_dataset(format, root, classes)
     images = data.split(split)
     if not images:
-        there = sorted({one.split for one in data.images})
+        there = sorted({one.split for one in data.images} - {""})
+        undivided = sum(not one.split for one in data.images)
+        if undivided:
+            there.append(f"{undivided} images in no split: divide the set into train and val first")
         raise NoSuchSplit(f"{root}: no images in the split {split!r}; found {', '.join(there) or 'none'}")
     return DetectionDataset(images, root, classes or data.classes, **options)
 

@@ -36,7 +36,8 @@ from atss_nb.data.folders import (
     split_folders,
 )
 
-from .json import read_coco, read_labelme, write_coco, write_labelme
+from .coco import read_coco, write_coco
+from .json import read_labelme, write_labelme
 from atss_nb.data.xml import (
     DIOR_CLASSES,
     HRSC_31_CLASSES,
@@ -192,7 +193,7 @@ _ROLABELIMG = _each(
 
 _LABELME = _each(
     lambda root: _says(root, '"shapes"'),
-    partial(side_by_side, suffix=".json"), read_labelme, write_labelme,
+    partial(side_by_side, suffix=".json", background=True), read_labelme, write_labelme,
     "{split}/{name}", "{split}/{name}.json", difficult=1, meta=_FULL, attributes=_FULL,
 )  # fmt: skip
 
@@ -224,28 +225,33 @@ def _coco_home(root: Path, path: Path, names: Sequence[str]) -> Path:
     return max(places, key=lambda place: sum((place / name).is_file() for name in names[:20]))
 
 
-def _lost_partners(path: Path, home: Path, names: Sequence[str]) -> list[str]:
-    "Images that are named and not there, and images that are there and not named."
-    listed = {home / name for name in names}
+def _lost_partners(path: Path, home: Path, names: Sequence[str], listed: set[Path]) -> list[str]:
+    "Images that are named and not there, and images that are there and that no file names."
     missing = [f"{path}: no image {name} in {home}" for name in names if not (home / name).is_file()]
-    folders = {image.parent for image in listed if image.is_file()}
-    there = sorted(p for f in folders for p in f.iterdir() if is_image(p))
-    return missing + [f"{p}: no label, {path.name} does not name it" for p in there if p not in listed]
+    folders = {(home / name).parent for name in names if (home / name).is_file()}
+    strange = sorted({p for f in folders for p in f.iterdir() if is_image(p)} - listed)
+    listed |= set(strange)  # each is named once
+    return missing + [f"{p}: no label, {path.name} does not name it" for p in strange]
 
 
 def _load_coco(root: Path, classes, problems: list[str], boxes: bool):
     if not _coco_files(root):
         raise FileNotFoundError(f"{root}: expected annotations/*.json; {listing(root)}")
-    images, order = [], {}
+    images, order, homes = [], {}, {}
     for path in _coco_files(root):
         with collecting(problems):
             found, names = read_coco(path, classes, problems, boxes)
             order |= dict.fromkeys(names)
             home = _coco_home(root, path, list(found))
-            problems += _lost_partners(path, home, list(found))
+            homes[path] = (home, list(found))
             split = _coco_split(path)
             called = zip(distinct_names(list(found)), found.items(), strict=True)
             images += [LabelledImage(name, split, home / n, path, a) for name, (n, a) in called]
+    listed = {home / name for home, names in homes.values() for name in names}
+    lost = [
+        text for path, (home, names) in homes.items() for text in _lost_partners(path, home, names, listed)
+    ]
+    problems += lost
     return images, tuple(order)
 
 

@@ -17,8 +17,9 @@ from .faster_rcnn import FasterRCNN
 from .heads import RetinaHead
 from .retinanet import BOX_LOSSES, RetinaNet
 from ..samples.anchors import AnchorGrid
-from ..samples.assign import ATSS, Assigner, CenterSampling, MaxIoU
+from ..samples.assign import ATSS, CenterSampling, MaxIoU
 from ..samples.coders import DeltaXYWHA, DistanceLTRB
+from ..samples.explanation import Assigner
 
 
 def _atss(config: ModelConfig) -> ATSS:

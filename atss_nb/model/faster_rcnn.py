@@ -38,8 +38,9 @@ from atss_nb.model.targets import (
     normalized_batch,
 )
 from ..samples.anchors import AnchorGrid, Anchors
-from ..samples.assign import Assigner, MaxIoU
+from ..samples.assign import MaxIoU
 from ..samples.coders import DeltaXYWHA
+from ..samples.explanation import Assigner
 
 
 @dataclass(frozen=True)

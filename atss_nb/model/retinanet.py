@@ -34,8 +34,8 @@ from atss_nb.model.targets import (
     normalized_batch,
 )
 from ..samples.anchors import AnchorGrid, Anchors
-from ..samples.assign import ATSS, Assigner, MaxIoU
-from ..samples.coders import Coder, DeltaXYWHA, DistanceLTRB
+from ..samples.coders import Coder
+from ..samples.explanation import Assigner
 
 _DELTA_LOSSES = {"l1": l1_loss, "smooth_l1": smooth_l1_loss}
 BOX_LOSSES = {

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..geometry.boxes import check_boxes
 from ..samples.anchors import Anchors
-from ..samples.assign import Assigner
+from ..samples.explanation import Assigner
 
 
 def padded_size(images: Sequence[Tensor], multiple: int) -> tuple[int, int]:
