@@ -367,6 +367,7 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
             'atss_nb.data.dota': { 'atss_nb.data.dota._format_header': ('course/label_files.html#_format_header', 'atss_nb/data/dota.py'),
                                    'atss_nb.data.dota._format_object': ('course/label_files.html#_format_object', 'atss_nb/data/dota.py'),
                                    'atss_nb.data.dota._parse_object': ('course/label_files.html#_parse_object', 'atss_nb/data/dota.py'),
+                                   'atss_nb.data.dota._quick_numbers': ('course/label_files.html#_quick_numbers', 'atss_nb/data/dota.py'),
                                    'atss_nb.data.dota.check_classes': ('course/label_files.html#check_classes', 'atss_nb/data/dota.py'),
                                    'atss_nb.data.dota.check_name': ('course/label_files.html#check_name', 'atss_nb/data/dota.py'),
                                    'atss_nb.data.dota.parse_corners': ('course/label_files.html#parse_corners', 'atss_nb/data/dota.py'),

@@ -35,22 +35,19 @@ class Detection(NamedTuple):
     box: tuple[float, ...] = ()
 
 
-def as_column(values, kind: type) -> Tensor | None:
-    """Tensors as they are; lists and arrays without loss, through NumPy, which is faster.
+def as_column(values, kind: type) -> Tensor | np.ndarray:
+    """Tensors as they are, but whole numbers in int64; all else in NumPy, without loss, where it is cheap to check.
 
     Args:
         values: a tensor, an array or a list
-        kind: np.int64 or np.float64, for what is no tensor
-
-    Returns:
-        None for None
+        kind: np.int64 or np.float64
     """
-    if values is None or isinstance(values, Tensor):
-        return values
-    return torch.from_numpy(np.asarray(values, kind))
+    if not isinstance(values, Tensor):
+        return np.asarray(values, kind)
+    return values.long() if kind is np.int64 and values.dtype != torch.int64 else values
 
 
-def class_indices(names: Sequence[str], classes: Sequence[str], image_id: str) -> Tensor:
+def class_indices(names: Sequence[str], classes: Sequence[str], image_id: str) -> np.ndarray:
     """Names as indices into the classes; ValueError for a name that is not among them.
 
     Args:
@@ -64,7 +61,7 @@ def class_indices(names: Sequence[str], classes: Sequence[str], image_id: str) -
     if strange is not None:
         where, known = f"{image_id}: " if image_id else "", f"one of the classes {', '.join(classes)}"
         raise ValueError(f"{where}{strange!r}; expected {known}")
-    return as_column([number[name] for name in names], np.int64)
+    return np.array([number[name] for name in names], np.int64)
 
 
 def as_values(column: Tensor | None, rows: int) -> list:
@@ -103,7 +100,7 @@ WIDTHS = {
 }  # shape of a row
 
 
-def check_shapes(columns: Mapping[str, Tensor], remarks: int, where: str) -> None:
+def check_shapes(columns: Mapping[str, Any], remarks: int, where: str) -> None:
     """ValueError for a column that has not one row, of the right shape, for each label.
 
     Args:
@@ -121,7 +118,7 @@ def check_shapes(columns: Mapping[str, Tensor], remarks: int, where: str) -> Non
         raise ValueError(f"{where}attributes has {remarks} rows; expected {rows}, one for each label")
 
 
-def check_labels(labels: Tensor, classes: Sequence[str], where: str) -> None:
+def check_labels(labels: Tensor | np.ndarray, classes: Sequence[str], where: str) -> None:
     """ValueError for a class that is named twice, and for a label without a name.
 
     Args:

@@ -30,18 +30,19 @@ from atss_nb.data.columns import (
 from ..geometry.boxes import check_boxes, obb2poly, poly2obb
 
 
-def _check(d: "Detections") -> None:
+def _check(d: "Detections", columns: Mapping[str, Any]) -> None:  # columns that are given, tensors or arrays
     "ValueError that names image, column and row of what cannot be."
-    where = f"{d.image_id}: " if d.image_id else ""
-    check_shapes(d._columns(), len(d.attributes), where)
-    if "boxes" in vars(d):
-        check_boxes(d.boxes, f"{where}boxes")
-    elif d.corners is None:
+    where, corners = f"{d.image_id}: " if d.image_id else "", columns.get("corners")
+    check_shapes(columns, len(d.attributes), where)
+    if "boxes" in columns:
+        check_boxes(torch.as_tensor(columns["boxes"]), f"{where}boxes")
+    elif corners is None:
         raise ValueError(f"{where}neither boxes nor corners; expected one of them")
-    if d.corners is not None and not (finite := np.isfinite(d.corners.numpy(force=True))).all():
+    corners = corners.numpy(force=True) if isinstance(corners, Tensor) else corners
+    if corners is not None and not (finite := np.isfinite(corners)).all():
         row = int(finite.all((1, 2)).argmin())
-        raise ValueError(f"{where}corners, row {row}: expected finite numbers, got {d.corners[row].tolist()}")
-    check_labels(d.labels, d.classes, where)
+        raise ValueError(f"{where}corners, row {row}: expected finite numbers, got {corners[row].tolist()}")
+    check_labels(columns["labels"], d.classes, where)
 
 
 class Detections:
@@ -49,7 +50,20 @@ class Detections:
 
     `detections[3]` and iteration give one `Detection`; slices, masks and index tensors give `Detections`.
     A box is cx, cy, w, h [px], angle [rad], positive clockwise on the screen; corners are x, y [px], y down.
+
+    Attributes:
+        labels: (M,) int64
+        difficult: (M,) int64
+        scores: (M,)
+        corners: (M, 4, 2)
+        heads: (M, 2)
     """
+
+    labels: Tensor
+    difficult: Tensor
+    scores: Tensor | None = None
+    corners: Tensor | None = None
+    heads: Tensor | None = None
 
     def __init__(
         self,
@@ -81,17 +95,15 @@ class Detections:
             attributes: M remarks by name, such as truncated; (): none
             meta: what the label file says of the image, such as gsd
         """
-        self.labels, self.classes = as_column(labels, np.int64).long(), tuple(classes)
+        labels = as_column(labels, np.int64)
+        given = {"boxes": boxes, "scores": scores, "corners": corners, "heads": heads}
+        columns = {name: as_column(value, np.float64) for name, value in given.items() if value is not None}
+        columns["labels"] = labels
+        columns["difficult"] = as_column(labels * 0 if difficult is None else difficult, np.int64)
+        self.classes, self.attributes = tuple(classes), list(attributes) or [{} for _ in range(len(labels))]
         self.image_id, self.source, self.size, self.meta = image_id, source, size, dict(meta or {})
-        self.scores, self.corners = as_column(scores, np.float64), as_column(corners, np.float64)
-        self.difficult = (
-            torch.zeros_like(self.labels) if difficult is None else as_column(difficult, np.int64).long()
-        )
-        self.heads = as_column(heads, np.float64)
-        self.attributes = list(attributes) or [{} for _ in range(len(self.labels))]
-        if boxes is not None:
-            self.boxes = as_column(boxes, np.float64)
-        _check(self)
+        _check(self, columns)
+        vars(self).update({name: torch.as_tensor(column) for name, column in columns.items()})
 
     @cached_property
     def boxes(self) -> Tensor:
@@ -176,7 +188,8 @@ class Detections:
         "The same objects, with labels that are indices into other classes; ValueError for a name not among them."
         if self.classes == tuple(classes):
             return self
-        return self._with(labels=class_indices(self.names, classes, self.image_id), classes=tuple(classes))
+        labels = torch.as_tensor(class_indices(self.names, classes, self.image_id)).to(self.labels.device)
+        return self._with(labels=labels, classes=tuple(classes))
 
     def plot(self, ax=None):
         """Draw the image, which must be known as `source`, with the objects in it.
