@@ -69,6 +69,8 @@ def _prediction(image: dict, classes: tuple[str, ...]) -> Detections:
     boxes, scores = torch.tensor([x["box"] for x in found]).view(-1, 5), [x["score"] for x in found]
     labels = [classes.index(x["class"]) for x in found]
     known = None if None in scores else torch.tensor(scores)
+    if known is not None and not ((known >= 0) & (known <= 1)).all():
+        raise ValueError(f"{image['image_id']}: expected scores in [0, 1]")
     return Detections(boxes, labels, classes, known, image["image_id"])
 
 
