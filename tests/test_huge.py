@@ -192,11 +192,15 @@ def test_patterns_find_images(trained, pictures, tmp_path, capsys, pattern, name
         assert code == 0 and set(found_in(tmp_path)) == names == {p.stem for p in tmp_path.glob("*.png")}
 
 
-def test_two_images_of_one_name_are_refused_before_the_search(trained, pictures, tmp_path, capsys):
-    Image.new("RGB", (32, 32)).save(tmp_path / "old.png")
-    words = [tmp_path / "old.png", pictures / "west", "--out", tmp_path / "out"]
-    assert run("predict", tmp_path / "no run is opened", *words) == 1
-    assert "image_id 'old', 2 times" in capsys.readouterr().err and not (tmp_path / "out").exists()
+def test_two_images_of_one_name_keep_results_of_their_own(trained, pictures, tmp_path):
+    for folder in ("east", "west"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / "in" / folder / "old.png")
+    words = [tmp_path / "in/east", tmp_path / "in/west", "--out", tmp_path / "out", "--format", "json"]
+    assert run("predict", trained / "whole", *words) == 0
+    assert found_in(tmp_path / "out").keys() == {"east/old", "west/old"}
+    drawn = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.png")}
+    assert len(drawn) == 2
 
 
 def test_a_run_of_two_limits_sees_images_as_in_training(trained, pictures, network, tmp_path):
