@@ -154,7 +154,7 @@ def test_convert_says_what_is_lost(healthy, tmp_path, capsys):
 
 def test_convert_refuses(healthy, tmp_path, capsys):
     assert main(["convert", str(healthy), str(healthy), "--to", "coco"]) == 1
-    assert "expected a new or empty folder" in capsys.readouterr().err
+    assert "this is what is read; nothing is written over it" in capsys.readouterr().err
     assert main(["convert", str(healthy), str(tmp_path / "x"), "--to", "voc"]) == 1
     assert "expected one of 'dota'" in capsys.readouterr().err
     assert main(["convert", str(healthy), str(tmp_path / "x"), "--to", "hrsc2016"]) == 1

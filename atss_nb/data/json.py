@@ -178,11 +178,13 @@ def write_labelme(path: str | Path, labels: Detections) -> None:
 
 
 def finite(values: np.ndarray) -> list:
+    "The values as lists, for JSON; `ValueError` unless all are finite."
     if not np.isfinite(values).all():
         raise ValueError(f"{values.tolist()}: expected finite numbers")
     return values.tolist()
 
 
 def write_json(path: Path, content: dict, indent: int | None = None) -> None:
+    "A whole JSON file or none, in UTF-8."
     with replacing(path) as draft:
         draft.write_text(json.dumps(content, indent=indent, ensure_ascii=False), encoding="utf-8")
