@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from atss_nb.core import errors
 from atss_nb.core.errors import LabelError
-from atss_nb.data.convert import detect_format, read_dataset
+from atss_nb.data.convert import detect_format, read_dataset, write_dataset
 from atss_nb.data.datasets import open_dataset
 from atss_nb.data.dota import parse_task1, read_dota
 from atss_nb.data.folders import NoSuchSplit
@@ -296,3 +296,31 @@ def test_xanylabeling_mixed_shapes(tmp_path, warned):
     assert (
         "shapes[2]: left out, a point has no box" in warned.text and "1 images without a label" in warned.text
     )
+
+
+def test_yolo_gets_shares_from_0_to_1(tmp_path):
+    "Ultralytics drops a whole image for one value outside."
+    lines = ["-6 40 34 30 38 44 -2 54 ship 0", f"{DOTA} ship 0", "-9 -9 -2 -9 -2 -2 -9 -2 ship 0"]
+    image(tmp_path / "in/images/pier.png")
+    text(tmp_path / "in/labelTxt/pier.txt", "\n".join(lines))
+    lost = write_dataset("yolo-obb", read_dataset(None, tmp_path / "in"), tmp_path / "out", report=False)
+    assert [line.split(", ")[0] for line in lost] == [
+        "corners over the border (moved to it): 1 lost",
+        "object outside the image: 1 lost",
+    ]
+    written = (tmp_path / "out/labels/pier.txt").read_text().split("\n")[:-1]
+    values = [float(x) for line in written for x in line.split()[1:]]
+    assert len(written) == 2 and min(values) == 0 and max(values) <= 1
+    assert_turned(read_dataset(None, tmp_path / "out").images[0].annotation.polygons[1])
+
+
+def test_all_names_that_a_format_cannot_hold_in_one_message(tmp_path):
+    image(tmp_path / "images/a.png")
+    text(tmp_path / "labels/a.txt", f"0 {SHARES}\n1 {SHARES}\n2 {SHARES}\n")
+    text(tmp_path / "data.yaml", "train: images\nnames: [storage tank, ship, ground track field]\n")
+    with pytest.raises(
+        ValueError, match="'ground track field' .*, 'storage tank' .*; expected names without"
+    ) as caught:
+        write_dataset("dota", read_dataset(None, tmp_path), tmp_path / "out")
+    assert "--rename 'ground track field=ground-track-field' 'storage tank=storage-tank'" in str(caught.value)
+    assert not (tmp_path / "out").exists()
