@@ -164,8 +164,8 @@ def _operator(cpu, shape):
     return getattr(getattr(torch.ops, _SPACE), name)
 
 
-overlap_pairwise = _operator(_pairwise, lambda a, b, iof: a.new_empty(len(a), len(b)))
-overlap_aligned = _operator(_aligned, lambda a, b, iof: a.new_empty(len(a)))
+overlap_pairwise = _operator(_pairwise, lambda a, b, iof: a.new_empty(a.shape[0], b.shape[0]))
+overlap_aligned = _operator(_aligned, lambda a, b, iof: a.new_empty(a.shape[0]))
 _overlap_aligned_backward = _operator(
     _aligned_backward, lambda grad, a, b, iof: (torch.empty_like(a), torch.empty_like(b))
 )
