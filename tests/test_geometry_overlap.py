@@ -13,6 +13,7 @@ import shapely
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.autograd import gradcheck
 
 from atss_nb.geometry import operators
@@ -342,6 +343,33 @@ def test_compiled_in_one_piece():
     want, got = loss(a, b), compiled(a, b)
     torch.testing.assert_close(got, want)
     torch.testing.assert_close(torch.autograd.grad(got, a), torch.autograd.grad(want, a))
+
+
+def test_one_graph_serves_any_number_of_boxes():
+    "A step has another number of positives each time (pytorch#121080)."
+    counted = CompileCounterWithBackend("aot_eager")
+
+    def loss(p, q):
+        return (1 - box_iou_rotated(p, q, aligned=True)).sum()
+
+    compiled = torch.compile(loss, fullgraph=True, backend=counted, dynamic=True)
+    for n in range(2, 14):
+        a = some_boxes(n, n, 60)
+        torch.testing.assert_close(compiled(a, a + 0.5), loss(a, a + 0.5))
+    assert counted.frame_count == 1
+
+
+def test_exported_for_any_number_of_boxes():
+    class Overlap(torch.nn.Module):
+        def forward(self, a, b):
+            return box_iou_rotated(a, b)
+
+    dims = ({0: torch.export.Dim("n")}, {0: torch.export.Dim("m")})
+    made = torch.export.export(
+        Overlap(), (some_boxes(5, 5, 60), some_boxes(7, 7, 60)), dynamic_shapes=dims
+    ).module()
+    a, b = some_boxes(2, 2, 60), some_boxes(3, 3, 60)
+    assert torch.equal(made(a, b), box_iou_rotated(a, b))
 
 
 def test_autocast_and_half_precision():
