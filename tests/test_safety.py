@@ -345,7 +345,7 @@ def in_a_fork(
         os._exit(3)
 
 
-KILLED = ("scenes", "convert", "stats", "split", "merge", "submit", "predict", "export", "eval")
+KILLED = ("scenes", "convert", "stats", "split", "merge", "submit", "predict", "eval")
 KILLED += ("test", "train", "smoke", "demo")
 KILLS = int(os.environ.get("KILLS", "2"))
 
