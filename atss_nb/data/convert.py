@@ -237,6 +237,8 @@ def write_dataset(
         what it could not hold, a line for each kind
     """
     form, dst, lost = _find_format(format), Path(dst), Counter()
+    if form.save is None:
+        raise ValueError(f"{format}: it is read and not written; expected another format")
     _check_target(dst, images)
     _check_names(data, format)
     flat = [replace(one, name=image_file_name(one.name)) for one in data.images]

@@ -36,6 +36,7 @@ from atss_nb.data.folders import (
 )
 
 from .coco_sets import coco_files, load_coco, save_coco
+from .exports import cvat_files, label_studio_files, load_cvat, load_label_studio
 from .json import read_labelme, write_labelme
 from atss_nb.data.xml import (
     DIOR_CLASSES,
@@ -59,7 +60,7 @@ class Format:
     Attributes:
         looks: whether a folder looks like one
         load: (root, classes, problems) -> images with annotations, names in the format's order or None
-        save: (root, images with annotations, class names): writes labels, not images
+        save: (root, images with annotations, class names): writes labels, not images; None: only read
         image: where an image goes, without suffix
         label: where its label file goes
         shape: any four corners; "rectangle"; "upright" rectangle
@@ -73,7 +74,7 @@ class Format:
 
     looks: Callable[[Path], bool]
     load: Callable
-    save: Callable
+    save: Callable | None
     image: str
     label: str = ""
     shape: str = "quad"
@@ -191,7 +192,7 @@ _DIOR = _each(
 )  # fmt: skip
 
 _ROLABELIMG = _each(
-    _any("*.xml"), partial(side_by_side, suffix=".xml"), read_rolabelimg, write_rolabelimg,
+    lambda root: _any("*.xml")(root) and not cvat_files(root), partial(side_by_side, suffix=".xml"), read_rolabelimg, write_rolabelimg,
     "{split}/{name}", "{split}/{name}.xml", shape="rectangle", **_XML,
 )  # fmt: skip
 
@@ -254,4 +255,6 @@ FORMATS = {
     "rolabelimg": _ROLABELIMG,
     "labelme": _LABELME,
     "task1": _TASK1,
+    "cvat": Format(lambda root: bool(cvat_files(root)), load_cvat, None, "images/{name}"),
+    "label-studio": Format(lambda root: bool(label_studio_files(root)), load_label_studio, None, "{name}"),
 }

@@ -29,6 +29,7 @@ class Node:
     line: int
     text: str = ""
     children: list["Node"] = field(default_factory=list)
+    attributes: dict[str, str] = field(default_factory=dict)
 
     def all(self, tag: str) -> list["Node"]:
         "The children with this tag, in their order."
@@ -50,7 +51,7 @@ class _Builder(ContentHandler):
         return (self.locator.getLineNumber() if self.locator else None) or 1
 
     def startElement(self, name, attrs):  # noqa: N802
-        node = Node(name, self.line())
+        node = Node(name, self.line(), attributes=dict(attrs.items()))
         if self.open:
             self.open[-1].children.append(node)
         self.root = self.root or node
