@@ -431,7 +431,7 @@ def test_tiff_with_bands_that_pillow_does_not_know(tmp_path, monkeypatch):
     "Four bands of a satellite, as GDAL writes them: the first three are read."
     bands, path = np.random.default_rng(0).integers(0, 256, (H, W, 4), np.uint8), tmp_path / "scene.tif"
     picture = pyvips.Image.new_from_memory(bands.tobytes(), W, H, 4, "uchar")
-    picture.copy(interpretation="multiband").tiffsave(str(path))
+    picture.copy(interpretation="b-w").tiffsave(str(path))
     with pytest.raises(UnidentifiedImageError):
         Image.open(path)
     assert image_size(path) == check_image(path, decode=True) == (H, W)
