@@ -30,7 +30,15 @@ from atss_nb.core.records import (
 )
 from ..data.datasets import DetectionData, DetectionDataset, open_dataset
 from ..data.formats import FORMATS
-from ..data.transforms import Compose, Photometric, RandomFlip, RandomQuarterTurn, RandomRotate, Resize
+from atss_nb.data.transforms import (
+    Compose,
+    Photometric,
+    RandomFlip,
+    RandomQuarterTurn,
+    RandomRotate,
+    RandomZoom,
+    Resize,
+)
 from ..model.config import ModelConfig
 
 
@@ -68,9 +76,10 @@ class TrainConfig:
         clip_norm: longest gradient allowed (L2)
         precision: "auto": by the hardware
         compile: compile the network: minutes once, then faster on a GPU
-        augment: mirror half of the images, and what the next three say
+        augment: mirror half of the images, and what the next four say
         photometric: brightness, contrast, saturation
         rotate: turn half of the images by one of these [degrees]
+        zoom: resize half of the images by up to this factor, in or out; 1: none
         validations: how often the validation split is scored during the run
         ema: score and keep weights averaged over about 1 / (1 - ema) steps; 0: the last ones
         patience: stop after so many validations without a better one; 0: never
@@ -106,6 +115,7 @@ class TrainConfig:
     quarter_turns: bool = True
     photometric: bool = True
     rotate: Tuple[float] = ()
+    zoom: Annotated[float, Field(ge=1)] = 1.0
     validations: Whole = 4
     ema: _BelowOne = 0.0
     patience: Whole = 0
@@ -187,6 +197,7 @@ def open_split(config: TrainConfig, name: str, augment: bool = False) -> Detecti
     if augment:
         angle = config.model.angle
         steps += [RandomRotate(angle, config.rotate)] if config.rotate else []
+        steps += [RandomZoom(config.zoom)] if config.zoom > 1 else []
         steps.append(RandomFlip(angle, directions=("horizontal",)))
         steps += [RandomQuarterTurn(angle)] if config.quarter_turns else []
         steps += [Photometric()] if config.photometric else []
