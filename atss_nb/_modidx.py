@@ -2303,6 +2303,8 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                                                                        'atss_nb/training/trainer.py'),
                                           'atss_nb.training.trainer._check_facts': ( 'workshop/training/trainer.html#_check_facts',
                                                                                      'atss_nb/training/trainer.py'),
+                                          'atss_nb.training.trainer._decay_at': ( 'workshop/training/trainer.html#_decay_at',
+                                                                                  'atss_nb/training/trainer.py'),
                                           'atss_nb.training.trainer._follow': ( 'workshop/training/trainer.html#_follow',
                                                                                 'atss_nb/training/trainer.py'),
                                           'atss_nb.training.trainer._join': ( 'workshop/training/trainer.html#_join',
