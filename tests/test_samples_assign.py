@@ -206,6 +206,18 @@ def test_explanations_explain(rule):
     assert torch.equal(level, why.level.expand_as(level))
 
 
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_a_batch_is_explained_image_by_image(rule):
+    "The rows of each image's ground truths, whatever happens in the others."
+    dice = torch.Generator().manual_seed(8)
+    anchors = AnchorGrid(scales_per_octave=2)((160, 200))
+    images = [random_boxes(n, (160, 200), dice) for n in (5, 0, 9, 1)]
+    together, alone = rule.explain(anchors, images), [rule.explain(anchors, b) for b in images]
+    assert (together.reason == Reason.POSITIVE).any()
+    for name in ("index", "reason", "distance", "iou", "margin", "inside"):
+        assert torch.equal(getattr(together, name), torch.cat([getattr(one, name) for one in alone])), name
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6))
 def test_loose_anchors_take_the_general_path(seed):
