@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atss_nb.data.dota import DOTA_V10_CLASSES
+from atss_nb.evaluation.cases import as_case
 from atss_nb.evaluation.evaluate import PROTOCOLS, Evaluation, choose_protocol, evaluate, match_image
-from atss_nb.evaluation.matching import as_case
 from atss_nb.evaluation.precision import average_precision
 from atss_nb.evaluation.protocols import compare_protocols
 from atss_nb.evaluation.task1 import read_results
