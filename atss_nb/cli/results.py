@@ -20,7 +20,7 @@ _METRIC = {"choices": ["voc07", "area", "coco101"], "help": "without: the protoc
 
 def _case(dataset, predictions, targets, labels: str | Path | None, size):  # a Case, notes
     "The predictions beside the truth, of tiles or of whole images, and what a reader should know of them."
-    from atss_nb.evaluation.matching import as_case
+    from atss_nb.evaluation.cases import as_case
     from atss_nb.inference.predict import whole_images
 
     if labels is None:

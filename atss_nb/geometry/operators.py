@@ -161,7 +161,7 @@ def _operator(cpu, shape):
     name = "overlap" + cpu.__name__
     _LIBRARY.define(name + library.infer_schema(cpu, mutates_args=()))
     _LIBRARY.impl(name, cpu, "CPU")
-    _LIBRARY.impl(name, _on_gpu(name), "CUDA")
+    _LIBRARY.impl(name, _on_gpu("cuda" + cpu.__name__), "CUDA")
     library.register_fake(f"{_SPACE}::{name}", shape, lib=_LIBRARY)
     return getattr(getattr(torch.ops, _SPACE), name)
 
