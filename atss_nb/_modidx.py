@@ -1184,6 +1184,8 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                                                                            'atss_nb/geometry/overlap_cuda.py')},
             'atss_nb.geometry.plain': { 'atss_nb.geometry.plain._apart': ( 'workshop/geometry/plain.html#_apart',
                                                                            'atss_nb/geometry/plain.py'),
+                                        'atss_nb.geometry.plain._edges': ( 'workshop/geometry/plain.html#_edges',
+                                                                           'atss_nb/geometry/plain.py'),
                                         'atss_nb.geometry.plain._slope': ( 'workshop/geometry/plain.html#_slope',
                                                                            'atss_nb/geometry/plain.py'),
                                         'atss_nb.geometry.plain._walk': ('workshop/geometry/plain.html#_walk', 'atss_nb/geometry/plain.py'),

@@ -14,14 +14,9 @@ def _slope(rise: Tensor, run: Tensor) -> Tensor:
     return torch.where(flat, 0.0, run / torch.where(flat, 1.0, rise))
 
 
-def _walk(dx, dy, cos, sin, aw, ah, bw, bh) -> Tensor:
-    "The shared area: origin in a, axes along b; d is b's center, (cos, sin) turns a; half sides."
-    px, py, qx, qy = cos * aw - sin * ah, sin * aw + cos * ah, cos * aw + sin * ah, sin * aw - cos * ah
-    across, along = _slope(cos, -sin), _slope(sin, cos)
-    slope = torch.stack([across, along, across, along], -1)
-    x, y = torch.stack([qx, px, -qx, -px], -1), torch.stack([qy, py, -qy, -py], -1)
+def _edges(x, y, slope, left, right, top, bottom) -> Tensor:
+    "What each edge adds to the walk, on its way from corner x, y to the next one; slope is its dx / dy."
     u, v = x.roll(-1, -1), y.roll(-1, -1)
-    left, right, top, bottom = (t[..., None] for t in (dx - bw, dx + bw, dy - bh, dy + bh))
     y0, y1 = y.clamp(top, bottom), v.clamp(top, bottom)
     xa, xb = x + (y0 - y) * slope, u + (y1 - v) * slope
     ca, cb = xa.clamp(left, right), xb.clamp(left, right)
@@ -29,7 +24,17 @@ def _walk(dx, dy, cos, sin, aw, ah, bw, bh) -> Tensor:
     total = before + free + after
     moment = ca * before + (ca + cb) / 2 * free + cb * after
     mean = torch.where(total > 0, moment / torch.where(total > 0, total, 1.0), (ca + cb) / 2)
-    return ((y1 - y0) * mean).sum(-1)
+    return (y1 - y0) * mean
+
+
+def _walk(dx, dy, cos, sin, aw, ah, bw, bh) -> Tensor:
+    "The shared area: origin in a, axes along b; d is b's center, (cos, sin) turns a; half sides."
+    px, py, qx, qy = cos * aw - sin * ah, sin * aw + cos * ah, cos * aw + sin * ah, sin * aw - cos * ah
+    across, along = _slope(cos, -sin), _slope(sin, cos)
+    slope = torch.stack([across, along, across, along], -1)
+    x, y = torch.stack([qx, px, -qx, -px], -1), torch.stack([qy, py, -qy, -py], -1)
+    left, right, top, bottom = (t[..., None] for t in (dx - bw, dx + bw, dy - bh, dy + bh))
+    return _edges(x, y, slope, left, right, top, bottom).sum(-1)
 
 
 def _apart(x, y, cos, sin, aw, ah, bw, bh) -> Tensor:
