@@ -1189,6 +1189,8 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                                                            'atss_nb/geometry/plain.py'),
                                         'atss_nb.geometry.plain._edges': ( 'workshop/geometry/plain.html#_edges',
                                                                            'atss_nb/geometry/plain.py'),
+                                        'atss_nb.geometry.plain._in_frame': ( 'workshop/geometry/plain.html#_in_frame',
+                                                                              'atss_nb/geometry/plain.py'),
                                         'atss_nb.geometry.plain._slope': ( 'workshop/geometry/plain.html#_slope',
                                                                            'atss_nb/geometry/plain.py'),
                                         'atss_nb.geometry.plain._walk': ('workshop/geometry/plain.html#_walk', 'atss_nb/geometry/plain.py'),

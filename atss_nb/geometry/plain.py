@@ -44,6 +44,13 @@ def _apart(x, y, cos, sin, aw, ah, bw, bh) -> Tensor:
     return torch.maximum(along_b, torch.maximum(u - aw - c * bw - s * bh, v - ah - s * bw - c * bh)) >= 0
 
 
+def _in_frame(a, b) -> tuple[Tensor, ...]:
+    "What `_walk` takes, of boxes as rows of five columns."
+    (ax, ay, aw, ah, at), (bx, by, bw, bh, bt) = a, b
+    x, y, c, s, turn = bx - ax, by - ay, bt.cos(), bt.sin(), at - bt
+    return x * c + y * s, y * c - x * s, turn.cos(), turn.sin(), aw / 2, ah / 2, bw / 2, bh / 2
+
+
 def plain_overlap(a: Tensor, b: Tensor, iof: bool) -> Tensor:
     """Overlap that may be differentiated as often as you like, and goes through every transform of `torch.func`.
 
@@ -55,11 +62,8 @@ def plain_overlap(a: Tensor, b: Tensor, iof: bool) -> Tensor:
     Returns:
         (...) in [0, 1]
     """
-    (ax, ay, aw, ah, at), (bx, by, bw, bh, bt) = (t.double().unbind(-1) for t in (a, b))
-    x, y, c, s = bx - ax, by - ay, bt.cos(), bt.sin()
-    turn = at - bt
-    frame = x * c + y * s, y * c - x * s, turn.cos(), turn.sin(), aw / 2, ah / 2, bw / 2, bh / 2
-    of_a, of_b = aw * ah, bw * bh
+    one, two = (t.double().unbind(-1) for t in (a, b))
+    frame, of_a, of_b = _in_frame(one, two), one[2] * one[3], two[2] * two[3]
     least = torch.minimum(of_a, of_b)
     shared = torch.where(_apart(*frame), 0.0, torch.minimum(_walk(*frame), least)).clamp(min=0)
     whole = of_a if iof else of_a + of_b - shared
