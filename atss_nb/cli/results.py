@@ -153,8 +153,8 @@ def _write_scores(args: argparse.Namespace, files, result, notes: list[str]) -> 
         _report(args, files, result)
 
 
-def _eval(args: argparse.Namespace) -> None:
-    "Score Task1 result files against label files."
+def _score_files(args: argparse.Namespace) -> None:
+    "Print what result files are worth, and write what was asked for."
     from atss_nb.evaluation.breakdown import Analysis, analyze
     from atss_nb.evaluation.protocols import protocol_table
 
@@ -165,8 +165,13 @@ def _eval(args: argparse.Namespace) -> None:
     print(evaluation.summary(), *(f"note: {note}" for note in notes), sep="\n")
     if args.compare:
         print(protocol_table(result.protocols))
+    _write_scores(args, files, result, notes)
+
+
+def _eval(args: argparse.Namespace) -> None:
+    "Score Task1 result files against label files."
     with claim_files(filter(None, [args.json, args.report]), "eval", [args.results, args.labels]):
-        _write_scores(args, files, result, notes)
+        _score_files(args)
 
 
 _EVAL = {

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import LabelError
-from ..core.files import check_file, replacing
+from ..core.files import check_file, check_zip, replacing
 from atss_nb.data.dota import (
     DOTA_V10_CLASSES,
     DOTA_V15_CLASSES,
@@ -171,6 +171,7 @@ def read_submission(
 def _unzip(path: Path, folder: str) -> None:
     "The files of a submission; ValueError where it is damaged, or holds others."
     try:
+        check_zip(path)
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
                 if Path(name).name != name or not re.fullmatch(r"Task1_.+\.txt", name):

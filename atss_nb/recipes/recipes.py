@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 
-from ..core.files import replacing
+from ..core.errors import wrong
+from ..core.files import json_value, read_text, replacing
 from ..core.options import choose
 from ..core.records import ConfigError
 from ..data.folders import find_split
@@ -200,7 +201,11 @@ def score_recipe(recipe: Recipe, run: str | Path, device: str = "cpu") -> dict[s
 
 def _merged(run: str | Path, recipe: Recipe, dataset, predicted: tuple[list, list]) -> Case:
     "The predictions for tiles, as whole images of the data set that was cut."
-    home = json.loads((Path(run) / "recipe.json").read_text("utf-8"))["data_set"]
+    path = Path(run) / "recipe.json"
+    written = json_value(read_text(path), path)
+    home = written.get("data_set") if isinstance(written, dict) else None
+    if not isinstance(home, str):
+        raise wrong(path, "data_set", home, "the folder of the data set, as training writes it")
     labels = find_split(home, recipe.data.test) / "labelTxt"
     return whole_images(dataset, *predicted, labels, recipe.transforms.size).case
 
