@@ -9,6 +9,7 @@ import math
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..core.errors import collecting, wrong
 from .columns import Detection, guarded, unguarded
 from .detections import Detections
 from .dota import check_classes, check_name, parse_corners, parse_difficulty
-from .xml_nodes import Node, child, grow, leaves, number, read_xml, write_xml
+from .xml_nodes import Node, child, grow, leaves, number, read_xml, under, write_xml
 from ..geometry.boxes import obb2poly, poly2obb
 
 
@@ -65,22 +66,11 @@ _HRSC_IDS = {f"1000000{i}": name for i, name in re.findall(r"(\d\d) (.+?)(?=\|\d
 HRSC_CLASSES = ("ship",)
 HRSC_31_CLASSES = tuple(_HRSC_IDS.values())
 
-_HRSC_OWN = (
-    "Class_ID",
-    "difficult",
-    *(f"mbox_{key}" for key in ("cx", "cy", "w", "h", "ang")),
-    "header_x",
-    "header_y",
-)
+_HRSC_KEYS = "Class_ID difficult mbox_cx mbox_cy mbox_w mbox_h mbox_ang header_x header_y"
+_HRSC_OWN = tuple(_HRSC_KEYS.split())
 _HRSC_PAGE = ("HRSC_Objects", "Img_SizeWidth", "Img_SizeHeight")
-
-
-def _is_hrsc(key: str) -> bool:
-    return key.split("/")[0] in _HRSC_OWN
-
-
-def _is_hrsc_page(key: str) -> bool:
-    return key.split("/")[0] in _HRSC_PAGE
+_is_hrsc = partial(under, _HRSC_OWN)
+_is_hrsc_page = partial(under, _HRSC_PAGE)
 
 
 def _hrsc_object(path: Path, node: Node, fine: bool, classes: Collection[str] | None) -> Detection:
@@ -165,10 +155,7 @@ def write_hrsc(path: str | Path, labels: Detections) -> None:
 
 _SIZE = {"size/height", "size/width"}
 _VOC_OWN = ("name", "difficult", "robndbox", "bndbox", "type")
-
-
-def _is_voc(key: str) -> bool:
-    return key.split("/")[0] in _VOC_OWN
+_is_voc = partial(under, _VOC_OWN)
 
 
 def _is_voc_page(key: str) -> bool:
