@@ -256,6 +256,12 @@ def test_merged_takes_predictions_and_names_bad_ones(tmp_path):
     assert len(read_merged(parts, tmp_path / "labelTxt").dets.label) == 1
     with pytest.raises(ValueError, match="2 times"):
         read_merged([parts[0], parts[0]], tmp_path / "labelTxt")
+    (tmp_path / "labelTxt/p.txt").unlink()
+    with pytest.raises(LabelError, match="image 'p'; expected one of"):
+        read_merged(parts, tmp_path / "labelTxt")
+    limited = read_merged(parts, tmp_path / "labelTxt", imageset=SET / "imageset.txt")
+    assert len(limited.dets.label) == 0
+    assert limited.notes[-1] == f"1 detections in images outside {SET / 'imageset.txt'}"
     (tmp_path / "split.json").write_text('{"tiles": {"q": ["p", 0, 0, 64, 1.0]}}')
     with pytest.raises(LabelError, match="p__64__0___0"):
         read_merged(parts, tmp_path / "labelTxt", tmp_path)
