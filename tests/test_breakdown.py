@@ -138,6 +138,15 @@ def test_bins_share_out_the_objects(seed):
     assert one.mAP == whole.mAP or one.mAP == pytest.approx(whole.mAP, abs=1e-12)
 
 
+def test_a_false_positive_of_another_size_costs_a_bin_nothing():
+    target = {"boxes": np.array([[20.0, 20, 20, 20, 0]]), "labels": np.array([0])}
+    boxes = np.array([[300.0, 300, 100, 100, 0], [20, 20, 20, 20, 0]])
+    prediction = {"boxes": boxes, "labels": np.array([0, 0]), "scores": np.array([0.9, 0.8])}
+    assert evaluate([prediction], [target], ["a"]).AP50 == 0.5
+    bins = evaluate_by(as_case([prediction], [target], ["a"]), "size")
+    assert {name: e.AP50 for name, e in bins.items() if e.AP50 is not None} == {"16 to 32": 1.0}
+
+
 @few
 @seeds
 def test_best_f1_is_the_best_of_all_cuts(seed):
