@@ -1,6 +1,7 @@
 "What users ran into, each with one clear sentence or the right answer: names, sizes, types and flags."
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,3 +124,31 @@ def test_a_wrong_flag_and_a_folder_for_a_recipe_are_guessed(tmp_path):
     assert code == 2 and "--imgsz" in text and "did you mean" in text and "--size" in text
     code, text = atss("train", tmp_path, "--out", tmp_path / "run")
     assert code == 2 and f"--data {tmp_path}" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("test", "runs/dmeo"), "runs/dmeo: there is no such run folder; did you mean demo?"),
+        (
+            ("predict", "rusn/demo", "images"),
+            "rusn/demo: there is no such run or checkpoint; did you mean runs?",
+        ),
+        (
+            ("export", "runs/demo/best.p", "a.onnx"),
+            "no such run or checkpoint; did you mean best.pt or last.pt?",
+        ),
+        (("doctor", "image"), "image: there is no such data set; did you mean images?"),
+        (("train", "--data", "imges", "--out", "out"), "did you mean images?"),
+    ],
+)
+def test_a_missing_run_or_data_set_is_guessed(tmp_path, monkeypatch, words, expected):
+    monkeypatch.chdir(tmp_path)
+    Path("runs/demo").mkdir(parents=True)
+    Path("images").mkdir()
+    Image.new("RGB", (32, 24)).save("images/a.png")
+    for name in ("best.pt", "last.pt"):
+        Path("runs/demo", name).touch()
+    code, text = atss(*words)
+    assert code == 1 and expected in text, text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "runs"]
