@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from atss_nb.data.dota import DOTA_V10_CLASSES
 from atss_nb.evaluation.evaluate import PROTOCOLS, Evaluation, evaluate, match_image
 from atss_nb.evaluation.matching import as_case
+from atss_nb.evaluation.precision import average_precision
 from atss_nb.evaluation.protocols import compare_protocols
 from atss_nb.evaluation.task1 import read_results
 from atss_nb.geometry.boxes import obb2hbb, obb2poly, poly2obb
@@ -234,6 +235,16 @@ def test_corners_of_boxes_stand_in_where_none_are_labelled():
         for name, ap in evaluate(*mixed, "abc").per_class.items():
             assert ap == pytest.approx(whole.per_class[name])
     assert whole.mAP > 0
+
+
+def test_the_rungs_of_each_metric():
+    "Precision 1 up to half of the objects, then 1/2 or nothing: 0.5 is the 6th of 11 rungs and the 51st of 101."
+    half, rest = (np.array([0.5]), np.array([1.0])), (np.array([0.5, 1.0]), np.array([1.0, 0.5]))
+    for metric, rungs in (("voc07", 11), ("coco101", 101)):
+        below = rungs // 2 + 1
+        assert average_precision(*half, metric) == pytest.approx(below / rungs, abs=1e-12)
+        assert average_precision(*rest, metric) == pytest.approx((below + rungs) / 2 / rungs, abs=1e-12)
+    assert (average_precision(*half), average_precision(*rest)) == (0.5, 0.75)
 
 
 def test_a_threshold_of_one_is_the_last():

@@ -25,16 +25,16 @@ pairs = np.load("01_iou_pairs.npz")
 rows = np.arange(0, len(pairs["a"]), 40)
 for dtype, exact, far in ((torch.float64, "iou", 1e-12), (torch.float32, "iou_f32in", 2e-5)):
     a, b = (torch.tensor(pairs[k][rows]).to(dtype) for k in "ab")
-    value = gpu.overlap_aligned(a, b, False)
+    value = gpu.cuda_aligned(a, b, False)
     assert np.abs(value.numpy() - pairs[exact][rows]).max() < far
     assert torch.equal(value, cpu.box_iou_rotated(a, b, aligned=True))
-    assert torch.equal(gpu.overlap_pairwise(a[:9], b[:40], True), cpu.box_iou_rotated(a[:9], b[:40], "iof"))
+    assert torch.equal(gpu.cuda_pairwise(a[:9], b[:40], True), cpu.box_iou_rotated(a[:9], b[:40], "iof"))
 
 grads = np.load("02_iou_grad.npz")
 rows = np.flatnonzero(grads["smooth"].reshape(len(grads["a"]), -1).all(1))[::8]
 a, b = (torch.tensor(grads[k][rows]) for k in "ab")
-ga, _ = gpu.overlap_aligned_backward(torch.ones(len(rows)).double(), a, b, False)
-_, gb = gpu.overlap_aligned_backward(torch.ones(len(rows)).double(), b, a, False)
+ga, _ = gpu.cuda_aligned_backward(torch.ones(len(rows)).double(), a, b, False)
+_, gb = gpu.cuda_aligned_backward(torch.ones(len(rows)).double(), b, a, False)
 for found in (ga, gb):
     assert np.abs(found.numpy() - grads["grad"][rows]).max() < 1e-6
 
@@ -45,15 +45,15 @@ order = scores.argsort(descending=True)
 kept = order[gpu.suppress(boxes[order], labels[order], 0.3)]
 assert torch.equal(kept, batched_nms_rotated(boxes, scores, labels, 0.3)) and 20 < len(kept) < 70
 assert gpu.suppress(boxes[:0], labels[:0], 0.3).shape == (0,)
-assert gpu.overlap_pairwise(a[:0], b, False).shape == (0, len(b))
+assert gpu.cuda_pairwise(a[:0], b, False).shape == (0, len(b))
 for k, value in ((0, torch.nan), (1, torch.inf), (2, -1.0), (3, torch.inf), (4, torch.nan)):
     bad = a[:9].clone()
     bad[4, k] = value
     sound = torch.arange(9) != 4
     for good, pair in (((a[:9], b[:9]), (bad, b[:9])), ((b[:9], a[:9]), (b[:9], bad))):
-        assert torch.equal(gpu.overlap_aligned(*pair, False).isfinite(), sound)
-        assert torch.equal(gpu.overlap_aligned(*pair, False)[sound], gpu.overlap_aligned(*good, False)[sound])
-    assert torch.equal(gpu.overlap_pairwise(bad, b, True).isnan(), ~sound[:, None].expand(9, len(b)))
+        assert torch.equal(gpu.cuda_aligned(*pair, False).isfinite(), sound)
+        assert torch.equal(gpu.cuda_aligned(*pair, False)[sound], gpu.cuda_aligned(*good, False)[sound])
+    assert torch.equal(gpu.cuda_pairwise(bad, b, True).isnan(), ~sound[:, None].expand(9, len(b)))
 """
 
 

@@ -139,6 +139,16 @@ def test_soft_suppression():
     torch.testing.assert_close(lowered, want[order].float())
 
 
+def test_soft_suppression_takes_the_first_of_equals():
+    "Far apart, no score changes; on one spot, each later one is lowered by all before it."
+    apart = torch.tensor([[90.0 * i, 0, 9, 9, 0] for i in range(4)])
+    kept, lowered = soft_nms_rotated(apart, torch.full((4,), 0.5))
+    assert kept.tolist() == [0, 1, 2, 3] and lowered.tolist() == [0.5] * 4
+    kept, lowered = soft_nms_rotated(apart[:1].expand(3, 5), torch.full((3,), 0.5), sigma=1.0)
+    assert kept.tolist() == [0, 1, 2]
+    assert lowered.tolist() == pytest.approx([0.5, 0.5 / math.e, 0.5 / math.e**2])
+
+
 def test_soft_suppression_stops_at_a_thousandth():
     boxes = torch.tensor([[0, 0, 9, 9, 0.0], [50, 0, 9, 9, 0], [90, 0, 9, 9, 0]])
     kept, lowered = soft_nms_rotated(boxes, torch.tensor([0.0009, 0.5, 0.0011]))

@@ -13,6 +13,7 @@ import shapely
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.autograd import gradcheck
 
 from atss_nb.geometry import operators
@@ -181,6 +182,34 @@ def test_pairwise_is_aligned_whatever_the_loop_and_the_threads(dtype, extent, th
             assert len(threads) == n
 
 
+@pytest.mark.parametrize(
+    ("n", "m", "extent", "loop"),
+    [
+        (256, 1024, 20_000, "_near_pairs"),
+        (255, 1024, 20_000, "_all_pairs"),
+        (256, 1023, 20_000, "_all_pairs"),
+        (256, 1024, 60, "_all_pairs"),
+    ],
+)
+def test_blocks_are_for_many_boxes_that_are_far_apart(n, m, extent, loop, monkeypatch):
+    used = set()
+    for name in ("_all_pairs", "_near_pairs"):
+        monkeypatch.setattr(operators, name, lambda *_, name=name: used.add(name))
+    box_iou_rotated(some_boxes(n, 1, extent), some_boxes(m, 2, extent))
+    assert used == {loop}
+
+
+def test_blocks_hold_neighbours():
+    "Each box is in a block, its bounds are in the block's, and 64 of 4096 share about an eighth of each side."
+    frame = frames(some_boxes(4096, 1, 20_000))
+    places, blocks, limits = operators._into_blocks(frame)
+    assert places.shape == (64, 64) and sorted(places.flatten().tolist()) == [*range(4096)]
+    assert np.array_equal(blocks, frame[:, places].transpose(1, 0, 2))
+    around = operators.bounds(frame)[:, places]
+    assert np.array_equal(limits[:2], around[:2].min(2)) and np.array_equal(limits[2:], around[2:].max(2))
+    assert (limits[2:] - limits[:2]).mean() < 1.5 * 20_000 / 8
+
+
 def test_gradients_whatever_the_threads(threads):
     sides = [some_boxes(40_001, seed, 60).requires_grad_() for seed in (1, 2)]
     weights, found = torch.rand(40_001, dtype=torch.float64), []
@@ -314,6 +343,33 @@ def test_compiled_in_one_piece():
     want, got = loss(a, b), compiled(a, b)
     torch.testing.assert_close(got, want)
     torch.testing.assert_close(torch.autograd.grad(got, a), torch.autograd.grad(want, a))
+
+
+def test_one_graph_serves_any_number_of_boxes():
+    "A step has another number of positives each time (pytorch#121080)."
+    counted = CompileCounterWithBackend("aot_eager")
+
+    def loss(p, q):
+        return (1 - box_iou_rotated(p, q, aligned=True)).sum()
+
+    compiled = torch.compile(loss, fullgraph=True, backend=counted, dynamic=True)
+    for n in range(2, 14):
+        a = some_boxes(n, n, 60)
+        torch.testing.assert_close(compiled(a, a + 0.5), loss(a, a + 0.5))
+    assert counted.frame_count == 1
+
+
+def test_exported_for_any_number_of_boxes():
+    class Overlap(torch.nn.Module):
+        def forward(self, a, b):
+            return box_iou_rotated(a, b)
+
+    dims = ({0: torch.export.Dim("n")}, {0: torch.export.Dim("m")})
+    made = torch.export.export(
+        Overlap(), (some_boxes(5, 5, 60), some_boxes(7, 7, 60)), dynamic_shapes=dims
+    ).module()
+    a, b = some_boxes(2, 2, 60), some_boxes(3, 3, 60)
+    assert torch.equal(made(a, b), box_iou_rotated(a, b))
 
 
 def test_autocast_and_half_precision():

@@ -1,9 +1,11 @@
 "The house: what may import what, in files and in functions, and what importing costs."
 
 import ast
+import json
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,18 +39,27 @@ def name_of(path: Path) -> str:
 NAMES = {name_of(path): path for path in MODULES}
 
 
-def imports(path: Path) -> set[str]:
-    "Absolute names of all that a module imports, at the top and inside functions; `from a import b` gives a and a.b."
-    package = ("atss_nb", *path.relative_to(PACKAGE).parts[:-1])
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported(tree: ast.AST, package: tuple[str, ...] = ()) -> set[str]:
+    "Absolute names of all that code imports, at the top and inside functions; `from a import b` gives a and a.b."
+    sources = set()
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            sources |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else ()
             source = ".".join([*base, *filter(None, [node.module])])
-            found |= {source, *(f"{source}.{alias.name}" for alias in node.names)}
-    return found
+            sources |= {source, *(f"{source}.{alias.name}" for alias in node.names)}
+    return sources
+
+
+def imports(path: Path) -> set[str]:
+    "What a module imports."
+    return imported(tree_of(path), ("atss_nb", *path.relative_to(PACKAGE).parts[:-1]))
 
 
 def arrows(path: Path) -> set[str]:
@@ -138,3 +149,71 @@ def test_a_stranger_finds_where_to_change(question):
     code = (ROOT / module).read_text(encoding="utf-8")
     assert WHERE[question] in code
     assert notebook in code.split("File to edit: ")[1].split("\n")[0]
+
+
+# Public names
+
+
+def exported(path: Path) -> list[str]:
+    "The public names of a module."
+    listed = re.search(r"^__all__ = (\[.*?\])", path.read_text(encoding="utf-8"), re.M | re.S)
+    return ast.literal_eval(listed[1]) if listed else []
+
+
+def identifiers(*trees: ast.AST) -> set[str]:
+    "The names in code, and in its strings, as `getattr` and `pkgutil.resolve_name` take them."
+    names = set()
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name):
+                names.add(name)
+            case ast.Constant(value=str(text)):
+                names |= {text.partition(":")[0], re.split("[.:]", text)[-1]}
+    return names
+
+
+def demonstration(notebook: Path) -> ast.Module:
+    "What a notebook does besides what it exports."
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    shown = "\n".join(source for source in code if not source.startswith("#| export"))
+    return ast.parse(re.sub(r"^\s*[%!].*$", "", shown, flags=re.M))
+
+
+@cache
+def users() -> dict[Path, tuple[set[str], set[str]]]:
+    "Each file that may use the package, with what it imports and the names in it."
+    trees = {path: demonstration(path) for path in (ROOT / "nbs").rglob("*.ipynb")}
+    trees |= {
+        path: tree_of(path) for room in ("tests", "bench", "tools") for path in (ROOT / room).rglob("*.py")
+    }
+    own = {path: (imports(path), identifiers(tree_of(path))) for path in [*MODULES, PACKAGE / "__init__.pyi"]}
+    return own | {path: (imported(tree), identifiers(tree)) for path, tree in trees.items()}
+
+
+def handed_out(path: Path, name: str) -> bool:
+    "Whether the rest of a module names one of its types: it makes such objects, or raises such errors."
+    body = tree_of(path).body
+    types = [node for node in body if isinstance(node, ast.ClassDef) and node.name == name]
+    rest = [node for node in body if node not in types and not ast.unparse(node).startswith("__all__")]
+    return bool(types) and name in identifiers(*rest)
+
+
+def test_a_public_name_means_one_thing():
+    homes: dict[str, list[str]] = {}
+    for module, path in NAMES.items():
+        for name in exported(path):
+            homes.setdefault(name, []).append(module)
+    assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}
+
+
+@by_module
+def test_what_nobody_else_uses_is_private(name):
+    path, notebook = NAMES[name], None
+    if source := re.search(r"File to edit: (\S+)\.\n", path.read_text(encoding="utf-8")):
+        notebook = (path.parent / source[1]).resolve()
+    known = set()
+    for user, (sources, names) in users().items():
+        if user != path and (f"atss_nb.{name}" in sources | names or user == notebook):
+            known |= names
+    assert [one for one in exported(path) if one not in known and not handed_out(path, one)] == []

@@ -64,6 +64,44 @@ def test_classes_are_those_of_a_release(tmp_path):
     assert list(own.lines) == ["boat", "car"] and "car" in own.notes[0]
 
 
+def row(image: str, scores) -> str:
+    "A detection for each score, side by side."
+    return "".join(
+        f"{image} {s} {30 * i} 0 {30 * i + 20} 0 {30 * i + 20} 10 {30 * i} 10\n" for i, s in enumerate(scores)
+    )
+
+
+def test_what_is_allowed_but_costs_points_is_noted(tmp_path):
+    "More than twenty scores, all of two decimals; tiles of either style; images of the set without a detection."
+    (tmp_path / "set.txt").write_text("a\nb\nc\n")
+    folder = results(tmp_path, **dict.fromkeys(dota_classes(["ship"]), ""))
+    for text, said in (
+        (row("a", [0.25] * 20), []),
+        (row("a", [0.25] * 20 + [0.255]), []),
+        (row("a", [0.25] * 21), ["two decimals at most"]),
+        (row("P1__1024__0___824", [0.255]), ["1 image names look like tiles, such as P1__1024__0___824"]),
+        (row("P1__0.5__0___824", [0.255]) + row("P1__1__0___0", [0.255]), ["2 image names look like tiles"]),
+    ):
+        (folder / "Task1_ship.txt").write_text(text)
+        notes = check_submission(folder).notes
+        assert len(notes) == len(said) and all(s in n for s, n in zip(said, notes, strict=True)), notes
+    (folder / "Task1_ship.txt").write_text(row("a", [0.255, 0.5]))
+    assert check_submission(folder, tmp_path / "set.txt").notes == ("2 of 3 images have no detection",)
+    (folder / "Task1_ship.txt").write_text("".join(row(name, [0.255]) for name in "abc"))
+    assert check_submission(folder, tmp_path / "set.txt").notes == ()
+
+
+def test_an_outline_may_have_one_dent(tmp_path):
+    "Either way round; what crosses itself has no inside."
+    dented, crossed = "0 0 40 0 12 8 0 20", "0 0 40 20 40 0 0 20"
+    turned = " ".join(dented.split()[i] for i in (6, 7, 4, 5, 2, 3, 0, 1))
+    good = results(tmp_path, ship=f"a 0.5 {dented}\nb 0.5 {turned}\n")
+    assert len(check_submission(good)) == 2
+    (good / "Task1_ship.txt").write_text(f"a 0.5 {crossed}\n")
+    with pytest.raises(LabelError, match="four corners"):
+        check_submission(good)
+
+
 def test_foreign_files_in_a_zip_are_refused(tmp_path):
     for name in ("../Task1_ship.txt", "Task1/Task1_ship.txt", "readme.md"):
         with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:

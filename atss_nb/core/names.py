@@ -7,7 +7,7 @@ __all__ = ['check_image_name', 'as_file_name', 'from_file_name', 'image_file_nam
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from .errors import wrong
 
@@ -50,11 +50,11 @@ def distinct_names(paths: Sequence[str | Path]) -> list[str]:
     Returns:
         in the order of the paths
     """
-    paths = [PurePath(path) for path in paths]
+    paths = [Path(os.path.abspath(path)) for path in paths]
     stems = [path.stem for path in paths]
     if len(set(stems)) == len(paths):
         return stems
-    home = Path(os.path.commonpath([path.parent for path in paths]))
+    home = os.path.commonpath([path.parent for path in paths])
     inside = [PurePosixPath(path.relative_to(home)) for path in paths]
     short = [str(path.with_suffix("")) for path in inside]
     return short if len(set(short)) == len(paths) else [str(path) for path in inside]

@@ -10,7 +10,8 @@ from pathlib import Path
 from ..core.errors import collecting, listing
 from ..core.files import read_text
 from ..core.images import IMAGE_SUFFIXES, image_size
-from .folders import LabelledImage, distinct_names, index_files, pair
+from ..core.names import distinct_names
+from .folders import LabelledImage, index_files, pair
 from .yolo import data_home, read_data_yaml, read_yolo, write_data_yaml, write_yolo
 
 

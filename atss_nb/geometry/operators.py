@@ -159,13 +159,13 @@ def _operator(cpu, shape):
     name = "overlap" + cpu.__name__
     _LIBRARY.define(name + library.infer_schema(cpu, mutates_args=()))
     _LIBRARY.impl(name, cpu, "CPU")
-    _LIBRARY.impl(name, _on_gpu(name), "CUDA")
+    _LIBRARY.impl(name, _on_gpu("cuda" + cpu.__name__), "CUDA")
     library.register_fake(f"{_SPACE}::{name}", shape, lib=_LIBRARY)
     return getattr(getattr(torch.ops, _SPACE), name)
 
 
-overlap_pairwise = _operator(_pairwise, lambda a, b, iof: a.new_empty(len(a), len(b)))
-overlap_aligned = _operator(_aligned, lambda a, b, iof: a.new_empty(len(a)))
+overlap_pairwise = _operator(_pairwise, lambda a, b, iof: a.new_empty(a.shape[0], b.shape[0]))
+overlap_aligned = _operator(_aligned, lambda a, b, iof: a.new_empty(a.shape[0]))
 _overlap_aligned_backward = _operator(
     _aligned_backward, lambda grad, a, b, iof: (torch.empty_like(a), torch.empty_like(b))
 )
