@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,9 +23,8 @@ ONE_SHIP = SHIP.format("ship")
 
 def image(path: Path, size=(64, 48), mode="RGB", **options):
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(len(str(path.name)) + ord(path.stem[-1])).integers(
-        0, 255, (*size[::-1], 3)
-    )
+    seed = zlib.crc32(path.name.encode())
+    pixels = np.random.default_rng(seed).integers(0, 255, (*size[::-1], 3))
     Image.fromarray(pixels.astype(np.uint8)).convert(mode).save(path, **options)
 
 

@@ -13,7 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ..core.files import replacing
+from ..core.errors import wrong
+from ..core.files import check_file, json_value, read_text, replacing
+from ..core.records import ConfigError
 from ..model.build import build_model
 from ..model.config import ModelConfig
 
@@ -39,6 +41,19 @@ def save_weights(path: str | Path, model: nn.Module, classes: Sequence[str]) -> 
     return path
 
 
+def _read_facts(path: Path) -> tuple[ModelConfig, list[str]]:
+    "Configuration and class names beside weights."
+    facts = json_value(read_text(path), path)
+    model, classes = (facts.get(key) if isinstance(facts, dict) else None for key in ("model", "classes"))
+    named = isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)
+    if not isinstance(model, dict) or not named:
+        raise wrong(path, 1, facts, "a model's configuration and the names of its classes")
+    try:
+        return ModelConfig(**model), classes
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
 def load_weights(path: str | Path) -> tuple[nn.Module, list[str]]:
     """The inverse of `save_weights`. Raises `ValueError` where the file is damaged or does not fit.
 
@@ -48,11 +63,11 @@ def load_weights(path: str | Path) -> tuple[nn.Module, list[str]]:
     Returns:
         the detector in evaluation mode, its class names
     """
-    path = Path(path)
-    facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    model = build_model(ModelConfig(**facts["model"]), len(facts["classes"]), pretrained=False)
+    path = check_file(path)
+    config, classes = _read_facts(path.with_suffix(".json"))
     try:
+        model = build_model(config, len(classes), pretrained=False)
         model.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as error:
+    except (SafetensorError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
-    return model.eval(), facts["classes"]
+    return model.eval(), classes
