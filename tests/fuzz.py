@@ -323,7 +323,7 @@ def _image(home: Path, suffix: str, **options) -> Reader:
 def _weights(home: Path) -> Reader:
     save_weights(home / "a", build_model(TINY, 2, pretrained=False), ["ship", "plane"])
     return Reader(
-        home, lambda home: load_weights(home / "a.safetensors"), ["a.json", "a.safetensors"], TREE, 0.1
+        home, lambda home: load_weights(home / "a.safetensors"), ["a.json", "a.safetensors"], TREE, 0.02
     )
 
 

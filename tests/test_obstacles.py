@@ -207,3 +207,9 @@ def test_advice_that_is_followed_helps(tmp_path):
     words = ["train", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "run"), "--classes", *names]
     config = replace(_train_config(_parse(words)), epochs=1, validations=1)
     train(config, tmp_path / "run", steps=1, progress=False)
+
+
+def test_numbers_that_boxes_cannot_hold_name_file_and_line(tmp_path):
+    SETS["corners that float32 cannot hold"](tmp_path)
+    found = examine(tmp_path).errors["labels and pairs"][0]
+    assert "train0.txt, line 1: '1e39'; expected a finite number for x2" in found
