@@ -15,9 +15,9 @@ from atss_nb.cli.main import main
 from atss_nb.core.errors import LabelError
 from atss_nb.data.detections import Detections
 from atss_nb.evaluation.breakdown import MEASURES, _matching, _weighted_means, analyze, bootstrap, evaluate_by
+from atss_nb.evaluation.cases import as_case
 from atss_nb.evaluation.errors import ERRORS, best_f1, confusion_matrix, error_types
 from atss_nb.evaluation.evaluate import IOU_THRESHOLDS, evaluate
-from atss_nb.evaluation.matching import as_case
 from atss_nb.evaluation.task1 import read_merged, read_results
 from atss_nb.geometry.boxes import hbb2obb, obb2hbb
 from atss_nb.geometry.overlap import box_iou_rotated

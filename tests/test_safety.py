@@ -1,15 +1,21 @@
 "A user's files are never harmed: not by what a command writes, not by a name in a file, not by a kill."
 
 import errno
+import itertools
 import json
+import mmap
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from atss_nb.cli.main import atss, main
@@ -263,22 +269,8 @@ def test_overwriting_ends_the_old_run_before_its_own_first_checkpoint(home, tmp_
 # Kills
 
 
-def killed_and_run_again(words: list, out: Path, moments: list[float]) -> dict[str, bytes]:
-    "What is there after kills at these moments [s] and one call that may finish."
-    command = [sys.executable, "-m", "atss_nb.cli", *map(str, words)]
-    for moment in moments:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(moment)
-        process.kill()
-        process.wait()
-    got = subprocess.run(command, capture_output=True, text=True)
-    assert got.returncode == 0, got.stderr
-    assert not [p.name for p in out.parent.rglob(".*") if p.name != ".atss"], "strays"
-    return contents(out)
-
-
-def kill_commands(home: Path) -> dict:
-    "Commands by name, without the place they write to."
+def kill_commands(home: Path) -> dict[str, list]:
+    "Commands by name, which write to OUT."
     if not (home / "many").exists():
         write_images(home / "many", [f"{i:03}.png" for i in range(40)])
         (home / "results").mkdir()
@@ -287,29 +279,108 @@ def kill_commands(home: Path) -> dict:
         tiles = (f"P1__64__{64 * i}___0 0.9 1 1 9 1 9 9 1 9\n" for i in range(300))
         (home / "tiled").mkdir()
         (home / "tiled/Task1_ship.txt").write_text("".join(tiles))
+        write_images(home / "truth", ["P1.png"])
+        (home / "found").mkdir()
+        (home / "found/Task1_ship.txt").write_text("P1 0.9 1 1 20 1 20 20 1 20\n")
+    files = ["--json", "OUT/scores.json", "--report", "OUT/report.html"]
+    scenes = ["--train-scenes", 2, "--test-scenes", 1, "--epochs", 1]
     image = home / "data/train/images"
     return {
+        "scenes": ["scenes", "OUT", "--n", 9, "--size", 64],
         "convert": ["convert", home / "many", "OUT", "--to", "coco"],
+        "stats": ["stats", home / "data", "--out", "OUT", "--strides", 8, 16],
         "split": ["split", home / "many", "OUT", "--size", 16, "--gap", 0],
         "merge": ["merge", home / "tiled", "OUT"],
         "submit": ["submit", home / "results", "OUT/sub.zip"],
         "predict": ["predict", home / "run", image, "--out", "OUT", "--format", "json", "dota", "--score", 0],
+        "export": ["export", home / "run", "OUT/model.onnx"],
+        "eval": ["eval", home / "found", home / "truth/labelTxt", *files],
+        "test": ["test", "OUT", "--split", "train", "--device", "cpu"],
+        "train": ["train", "--data", home / "data", "--out", "OUT", *TRAIN, "--epochs", 3, "--resume"],
+        "smoke": ["train", "retina-r50-le135-1x-dota", "--smoke", "--out", "OUT"],
+        "demo": ["demo", "--out", "OUT", *scenes],
     }
 
 
-KILLS = int(os.environ.get("KILLS", "3"))
+CHANGES = {"os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir"}  # as Python's audit calls them
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no signal 9")
-@pytest.mark.parametrize("command", ["convert", "split", "merge", "submit", "predict"])
+def before_each_change(folder: Path, act: Callable[[], None]) -> None:
+    "Call `act` before this process does anything to files of a folder."
+
+    def hook(event: str, args: tuple) -> None:
+        written = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
+        if (written or event in CHANGES) and str(args[0]).startswith(str(folder)):
+            act()
+
+    sys.addaudithook(hook)
+
+
+def in_a_fork(
+    words: list,
+    folder: Path,
+    at: int | None = None,  # the change before which it is killed; None: it may end
+    delay: float = 0.0,  # the kill comes so much later [s]
+) -> tuple[int, int]:  # status, changes made to files of the folder
+    "Run a command in a process that has everything imported and a clock that counts its readings."
+    changes = mmap.mmap(-1, 8)
+    if child := os.fork():
+        status = os.waitpid(child, 0)[1]
+        return status, int.from_bytes(changes[:], "big")
+
+    def act() -> None:
+        number = int.from_bytes(changes[:], "big")
+        changes[:] = (number + 1).to_bytes(8, "big")
+        if number == at:
+            os.kill(os.getpid(), signal.SIGKILL) if not delay else signal.setitimer(signal.ITIMER_REAL, delay)
+
+    try:
+        torch.set_num_threads(1)
+        time.perf_counter = itertools.count(1.0).__next__
+        before_each_change(folder, act)
+        code, text = atss(*words)
+        os.write(2, text.encode() if code else b"")
+        os._exit(code)
+    finally:
+        os._exit(3)
+
+
+KILLED = ("scenes", "convert", "stats", "split", "merge", "submit", "predict", "eval")
+KILLED += ("test", "train", "smoke", "demo")
+KILLS = int(os.environ.get("KILLS", "2"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that are copies of this one")
+@pytest.mark.parametrize("command", KILLED)
 def test_killed_at_any_moment_and_run_again(home, tmp_path, command):
-    def words(out: Path) -> list:
-        return [str(word).replace("OUT", str(out)) for word in kill_commands(home)[command]]
+    "Before a change to a file, or a moment later; where a command came to its end it starts anew."
+    out, seed = tmp_path / "out", int(os.environ.get("SEED", "0"))
+    words = [str(word).replace("OUT", str(out)) for word in kill_commands(home)[command]]
 
-    seed = int(os.environ.get("SEED", "0"))
-    print(f"{command}: {KILLS} kills, seed {seed}")
-    started = time.perf_counter()
-    quiet = killed_and_run_again(words(tmp_path / "quiet/out"), tmp_path / "quiet/out", [])
-    whole = time.perf_counter() - started
-    moments = np.random.default_rng(seed).uniform(0.3, 1, KILLS) * whole
-    assert killed_and_run_again(words(tmp_path / "out"), tmp_path / "out", list(moments)) == quiet
+    def start() -> None:
+        shutil.rmtree(out, ignore_errors=True)
+        if command == "test":
+            shutil.copytree(home / "run", out)
+
+    start()
+    status, changes = in_a_fork(words, tmp_path)
+    assert status == 0 and changes > 3
+    quiet, random, kills, ends, began = contents(out), np.random.default_rng(seed), 0, 1, time.monotonic()
+    start()
+    while status or kills < KILLS:
+        at = int(random.integers(changes)) if kills < KILLS else None
+        status, _ = in_a_fork(words, tmp_path, at, random.choice([0.0, random.uniform(1e-4, 1e-2)]))
+        if os.WIFSIGNALED(status):
+            kills += 1
+            continue
+        assert status == 0
+        assert contents(out) == quiet
+        assert not [p.name for p in tmp_path.rglob(".*") if p.name != ".atss"], "strays"
+        ends += 1
+        if kills < KILLS:
+            start()
+    seconds = time.monotonic() - began
+    print(
+        f"\n{command}: {kills} kills at {changes} changes of files, {ends} ends the same, {seconds:.0f} s",
+        end="",
+    )

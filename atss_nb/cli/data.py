@@ -89,14 +89,17 @@ def _stats(args: argparse.Namespace) -> None:
     from atss_nb.samples.statistics import compare_assigners, comparison, comparison_by, standard_rules
 
     started, one = time.perf_counter(), (args.data / "labelTxt").is_dir()
-    data = DotaDataset(args.data if one else find_split(args.data, args.split))
-    rules, chosen = standard_rules(AnchorGrid(tuple(args.strides))), "ATSS, k = 9"
-    reports = compare_assigners(data, rules, args.size)
-    tables = [comparison(reports), *(f"by {by}\n{comparison_by(reports, by)}" for by in ("size", "aspect"))]
-    print("\n\n".join([reports[chosen].summary(), *tables]))
-    seconds = time.perf_counter() - started
-    facts = {"data": str(data.folder), "size": args.size, "seconds": round(seconds, 1)}
     with claim_folder(args.out, "stats", [args.data]) as folder:
+        data = DotaDataset(args.data if one else find_split(args.data, args.split))
+        rules, chosen = standard_rules(AnchorGrid(tuple(args.strides))), "ATSS, k = 9"
+        reports = compare_assigners(data, rules, args.size)
+        tables = [
+            comparison(reports),
+            *(f"by {by}\n{comparison_by(reports, by)}" for by in ("size", "aspect")),
+        ]
+        print("\n\n".join([reports[chosen].summary(), *tables]))
+        seconds = time.perf_counter() - started
+        facts = {"data": str(data.folder), "size": args.size, "seconds": round(seconds, 1)}
         files = write_statistics(folder, data, reports, chosen, facts)
     print(
         f"{len(data)} images in {seconds:.1f} s; wrote {', '.join(path.name for path in files)} to {args.out}"

@@ -110,9 +110,10 @@ _RESULTS = ("test.json", "report.html", "metrics.json")
 @contextmanager
 def _demo_folder(out: Path) -> Iterator[None]:
     "The folder, without the results of a demo that was there."
-    with claim_files([out / name for name in (*_FILES, *_RESULTS)], "demo"):
-        for name in _RESULTS:
-            (out / name).unlink(missing_ok=True)
+    files, results = ([out / name for name in names] for names in (_FILES, _RESULTS))
+    with claim_files(files, "demo"), claim_files(results, "test"):
+        for path in results:
+            path.unlink(missing_ok=True)
         yield
 
 

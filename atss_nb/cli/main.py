@@ -23,6 +23,7 @@ from .images import IMAGE_COMMANDS, image_paths
 from .results import RESULT_COMMANDS
 from .runs import RUN_COMMANDS
 from ..core.errors import AtssError
+from ..core.files import draft_of
 from ..core.names import shown
 from ..core.options import choose
 
@@ -55,7 +56,8 @@ def _notebooks_folder(
     if (package.parent / "nbs/index.ipynb").exists():
         return package.parent / "nbs"
     if not copy.exists():
-        shutil.copytree(package / "notebooks", copy)
+        shutil.copytree(package / "notebooks", draft_of(copy), dirs_exist_ok=True)
+        os.replace(draft_of(copy), copy)
     return copy
 
 

@@ -21,7 +21,7 @@ _METRIC = {"choices": ["voc07", "area", "coco101"], "help": "without: the protoc
 
 def _case(dataset, predictions, targets, labels: str | Path | None, size):  # a Case, notes
     "The predictions beside the truth, of tiles or of whole images, and what a reader should know of them."
-    from atss_nb.evaluation.matching import as_case
+    from atss_nb.evaluation.cases import as_case
     from atss_nb.inference.predict import whole_images
 
     if labels is None:
@@ -154,8 +154,8 @@ def _write_scores(args: argparse.Namespace, files, result, notes: list[str]) -> 
         _report(args, files, result)
 
 
-def _eval(args: argparse.Namespace) -> None:
-    "Score Task1 result files against label files."
+def _score_files(args: argparse.Namespace) -> None:
+    "Print what result files are worth, and write what was asked for."
     from atss_nb.evaluation.breakdown import Analysis, analyze
     from atss_nb.evaluation.protocols import protocol_table
 
@@ -166,8 +166,13 @@ def _eval(args: argparse.Namespace) -> None:
     print(evaluation.summary(), *(f"note: {note}" for note in notes), sep="\n")
     if args.compare:
         print(protocol_table(result.protocols))
+    _write_scores(args, files, result, notes)
+
+
+def _eval(args: argparse.Namespace) -> None:
+    "Score Task1 result files against label files."
     with claim_files(filter(None, [args.json, args.report]), "eval", [args.results, args.labels]):
-        _write_scores(args, files, result, notes)
+        _score_files(args)
 
 
 _EVAL = {

@@ -109,13 +109,13 @@ def _run_folder(args: argparse.Namespace) -> Iterator[None]:
     if os.environ.get("RANK", "0") != "0":  # the first process looks after it
         yield
         return
-    if (args.out / "last.pt").exists() and not (args.overwrite or args.resume):
+    out = args.out / "run" if args.smoke else args.out
+    run = all((out / name).exists() for name in ("config.json", "last.pt"))
+    if run and not (args.overwrite or args.resume or args.smoke):
         raise FileExistsError(
-            f"{args.out} holds a run already: --resume it, --overwrite it, or choose another --out"
+            f"{out} holds a run already: --resume it, --overwrite it, or choose another --out"
         )
-    with claim_files(
-        [args.out / name for name in _RUN_FILES], "train", overwrite=args.overwrite or args.resume
-    ):
+    with claim_files([out / name for name in _RUN_FILES], "train", overwrite=run and not args.smoke):
         yield
 
 
@@ -225,7 +225,8 @@ def _convert_weights(args: argparse.Namespace) -> None:
     recipe = override(find_recipe(args.recipe), args.set)
     model = build_model(recipe.model, len(recipe.data.classes), pretrained=False)
     print(load_peer(model, read_peer(args.checkpoint), args.layout))
-    with claim_files([args.out, args.out.with_suffix(".json")], "convert-weights", [args.checkpoint]):
+    written = [args.out.with_suffix(suffix) for suffix in (".safetensors", ".json")]
+    with claim_files(written, "convert-weights", [args.checkpoint]):
         print(f"wrote {save_weights(args.out, model, recipe.data.classes)}")
 
 

@@ -41,7 +41,7 @@ def from_file_name(text: str) -> str:
 
 def image_file_name(name: str) -> str:
     "The name of an image as that of a file beside others: what is in folders stays told apart."
-    return as_file_name(name) if "/" in name else name
+    return as_file_name(name) if "/" in name or "\\" in name else name
 
 
 def distinct_names(paths: Sequence[str | Path]) -> list[str]:

@@ -232,15 +232,13 @@ def claim_folder(folder: str | Path, command: str, inputs: Iterable[str | Path] 
         _leave_none_empty(before)
 
 
-def _check_file(path: Path, inputs: Sequence[str | Path]) -> None:
-    "OutputTaken where somebody else's file is in the way."
+def _check_file(path: Path, command: str, inputs: Sequence[str | Path]) -> None:
+    "OutputTaken where a file is in the way that the command did not make."
     refuse_inputs(path, inputs)
-    record = _read_record(path.parent)
-    if (path.exists() or path.is_symlink()) and not any(
-        _is_ours(path, path.name, m) for m in record.values()
-    ):
+    made = _read_record(path.parent).get(command, {})
+    if (path.exists() or path.is_symlink()) and not _is_ours(path, path.name, made):
         raise OutputTaken(
-            f"{path}: exists, and atss did not make it, or it was changed since; move it away, or choose another name"
+            f"{path}: exists, and atss {command} did not make it, or it was changed since; move it away, or choose another name"
         )
 
 
@@ -258,7 +256,7 @@ def _note_files(paths: Sequence[Path], command: str, pending: bool) -> None:
 def claim_files(
     paths: Iterable[str | Path], command: str, inputs: Iterable[str | Path] = (), overwrite: bool = False
 ) -> Iterator[None]:
-    """While it is open, files may be written. Raises `OutputTaken` where one is there that atss did not make.
+    """While it is open, files may be written. Raises `OutputTaken` where one is there that the command did not make.
 
     Args:
         paths: what may be written; their folders are made
@@ -268,7 +266,7 @@ def claim_files(
     """
     files, inputs = [Path(path) for path in paths], list(inputs)
     for file in () if overwrite else files:
-        _check_file(file, inputs)
+        _check_file(file, command, inputs)
     folders = {file.parent: file.parent.exists() for file in files}
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .cases import Case
 from .errors import Errors, best_f1, confusion_matrix, error_types
 from atss_nb.evaluation.evaluate import (
     IOU_THRESHOLDS,
@@ -20,7 +21,7 @@ from atss_nb.evaluation.evaluate import (
     evaluate_case,
     evaluate_matched,
 )
-from .matching import Case, Matched, match_detections
+from .matching import Matched, match_detections
 from .precision import average_precision
 from .protocols import compare_protocols
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .cases import Case
 from .evaluate import Evaluation, Protocol, choose_protocol, evaluate_matched
-from .matching import Case, Matched, best_matches, box_shapes, match_detections
+from .matching import Matched, best_matches, box_shapes, match_detections
 from .precision import Curve
 
 ERRORS = ("duplicate", "class", "localisation", "background", "missed")  # after Bolya et al., TIDE, ECCV 2020

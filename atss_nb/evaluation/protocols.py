@@ -7,8 +7,8 @@ __all__ = ['compare_protocols', 'protocol_table']
 import contextlib
 from collections.abc import Sequence
 
+from .cases import Case
 from .evaluate import PROTOCOLS, Evaluation, evaluate_case
-from .matching import Case
 
 
 def compare_protocols(case: Case) -> list[Evaluation]:

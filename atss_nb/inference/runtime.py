@@ -4,7 +4,6 @@
 
 __all__ = ['anchor_table', 'decode_boxes', 'candidates', 'decode_image', 'needs', 'OnnxDetector']
 
-import json
 import math
 from collections.abc import Sequence
 from importlib import import_module
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.files import json_value
 from ..geometry.quads import batched_nms_polygons
 
 
@@ -160,7 +160,7 @@ class OnnxDetector:
         notes = self.session.get_modelmeta().custom_metadata_map.get("atss")
         if notes is None:
             raise ValueError(f"{path}: expected an .onnx file written by `atss export`")
-        notes = json.loads(notes)
+        notes = json_value(notes, Path(path))
         self.classes, self.config = tuple(notes["classes"]), notes["config"]
         self.multiple = notes[
             "multiple"

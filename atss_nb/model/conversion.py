@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..core.files import check_file
+from ..core.files import check_file, check_zip
 from ..core.options import choose
 from ..geometry.boxes import AngleDef
 
@@ -190,6 +190,7 @@ def read_tensors(path: str | Path) -> object:
     """
     path = check_file(path)
     try:
+        check_zip(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__

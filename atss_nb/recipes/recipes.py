@@ -16,8 +16,8 @@ from ..core.files import json_value, read_text, replacing
 from ..core.options import choose
 from ..core.records import ConfigError
 from ..data.folders import find_split
+from ..evaluation.cases import Case, as_case
 from ..evaluation.evaluate import Evaluation, evaluate_case
-from ..evaluation.matching import Case, as_case
 from ..inference.predict import whole_images
 from ..model.detect import predict_dataset
 from .table import RECIPES, Recipe

@@ -7,10 +7,12 @@ __all__ = ['write_mock', 'smoke']
 from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
 
+from ..core.outputs import claim_folder
 from ..data.convert import LabelledSet, write_dataset
 from ..data.detections import Detections
 from ..data.folders import LabelledImage
@@ -58,13 +60,14 @@ def write_mock(recipe: Recipe, out: str | Path, n: int = 2, size: int = 144) -> 
     Returns:
         the data set
     """
-    out, draft = Path(out), Path(f"{out}-images")
-    draft.mkdir(parents=True)
-    splits = {"train": n, "val": n, "test": 1}
-    images = [one for split in splits for one in _labelled(recipe, split, splits[split], size, draft)]
-    data = LabelledSet(recipe.data.format, images, recipe.data.classes)
-    write_dataset(recipe.data.format, data, out, report=False)  # a header may have no place there
-    return out
+    form, splits = recipe.data.format, {"train": n, "val": n, "test": 1}
+    with TemporaryDirectory() as draft, claim_folder(out, "train") as folder:
+        images = [
+            one for name, count in splits.items() for one in _labelled(recipe, name, count, size, Path(draft))
+        ]
+        data = LabelledSet(form, images, recipe.data.classes)
+        write_dataset(form, data, folder, report=False)  # a header may have no place there
+    return Path(out)
 
 
 def smoke(recipe: Recipe, out: str | Path, changes: Sequence[str] = ()) -> tuple[Path, Evaluation]:

@@ -24,8 +24,11 @@ from .settings import TrainConfig
 def save_checkpoint(path: str | Path, state: dict) -> None:
     "Write a checkpoint so that at any moment either the old or the new file is whole. Raises `OSError` where it cannot."
     try:
-        with replacing(path) as draft:
-            torch.save(state, draft)
+        with (
+            replacing(path) as draft,
+            draft.open("wb") as file,
+        ):  # from a path PyTorch would take a name inside
+            torch.save(state, file)
     except (OSError, RuntimeError) as error:  # the latter is how PyTorch tells of a full disk
         kept = "the one before it is kept" if Path(path).exists() else "there is none before it"
         reason = str(error).splitlines()[0]

@@ -41,15 +41,13 @@ def save_weights(path: str | Path, model: nn.Module, classes: Sequence[str]) -> 
     return path
 
 
-def _read_facts(path: Path) -> tuple[ModelConfig, list[str]]:
-    "Configuration and class names beside weights."
+def _read_description(path: Path) -> tuple[ModelConfig, list[str]]:
+    "What the JSON beside a file of weights says: the detector, and its class names."
     facts = json_value(read_text(path), path)
-    model, classes = (facts.get(key) if isinstance(facts, dict) else None for key in ("model", "classes"))
-    named = isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)
-    if not isinstance(model, dict) or not named:
-        raise wrong(path, 1, facts, "a model's configuration and the names of its classes")
     try:
-        return ModelConfig(**model), classes
+        return ModelConfig(**facts["model"]), [str(name) for name in facts["classes"]]
+    except (KeyError, TypeError):
+        raise wrong(path, "model and classes", facts, "what save_weights writes") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
@@ -64,10 +62,10 @@ def load_weights(path: str | Path) -> tuple[nn.Module, list[str]]:
         the detector in evaluation mode, its class names
     """
     path = check_file(path)
-    config, classes = _read_facts(path.with_suffix(".json"))
+    config, classes = _read_description(path.with_suffix(".json"))
     try:
         model = build_model(config, len(classes), pretrained=False)
         model.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError, ValueError) as error:
+    except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"{path}: {error}") from error
     return model.eval(), classes
