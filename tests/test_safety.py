@@ -26,10 +26,24 @@ from atss_nb.scenes.scenes import write_scenes
 LINE = "1 1 20 1 20 20 1 20 ship 0\n"
 
 
+def as_bytes(value) -> bytes:
+    "What a checkpoint holds; its file says whether equal objects were one object, too."
+    if isinstance(value, dict):
+        value = [part for item in value.items() for part in item]
+    if isinstance(value, list | tuple):
+        return b"\n".join(map(as_bytes, value))
+    return value.numpy().tobytes() if isinstance(value, torch.Tensor) else repr(value).encode()
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     "All files but the records of what was made."
     paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != ".atss"]
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in paths}
+    return {
+        p.relative_to(folder).as_posix(): as_bytes(torch.load(p, weights_only=True))
+        if p.suffix == ".pt"
+        else p.read_bytes()
+        for p in paths
+    }
 
 
 def write_images(folder: Path, names, label: str | None = LINE) -> Path:
