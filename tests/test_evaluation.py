@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from atss_nb.data.dota import DOTA_V10_CLASSES
 from atss_nb.evaluation.cases import as_case
-from atss_nb.evaluation.evaluate import PROTOCOLS, Evaluation, evaluate, match_image
+from atss_nb.evaluation.evaluate import PROTOCOLS, Evaluation, choose_protocol, evaluate, match_image
 from atss_nb.evaluation.precision import average_precision
 from atss_nb.evaluation.protocols import compare_protocols
 from atss_nb.evaluation.task1 import read_results
@@ -267,9 +267,28 @@ def test_a_class_of_which_there_is_nothing_has_no_number():
         assert set(without.values()) == {None}
         assert evaluate([silent], [target], ["a", "b"], metric).mAP == 1.0
         assert set(evaluate([claimed], [target], ["a", "b"], metric).per_class["b"].values()) == {value}
-    assert (
-        evaluate([silent], [target], ["a", "b"], "voc07", protocol="mmrotate").per_class["b"]["0.50"] == 0.0
-    )
+    for protocol in ("mmrotate", "hrsc-voc07", "hrsc-voc12"):  # 0, which does not enter the mean
+        result = evaluate([silent], [target], ["a", "b"], protocol=protocol)
+        assert result.per_class["b"]["0.50"] == 0.0 and result.AP50 == 1.0
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_what_each_protocol_counts(protocol):
+    "Half an overlap at 0.5, a difficult object, and a box turned the other way within the same upright one."
+    kit, upright = protocol == "dota-devkit", protocol == "coco"
+    whole, half = torch.tensor([[40.0, 40, 20, 20, 0]]), torch.tensor([[40.0, 45, 20, 10, 0]])
+    left, right = (torch.tensor([[40.0, 40, 40, 10, t]]) for t in (-0.5, 0.5))
+    for box, found, difficult, outcome in (
+        (whole, half, False, 0 if kit else 1),
+        (whole, whole, True, -1 if kit else 1),
+        (left, right, False, 1 if upright else 0),
+    ):
+        one = {"labels": torch.tensor([0])}
+        target = one | {"boxes": box, "difficult": torch.tensor([difficult])}
+        prediction = one | {"boxes": found, "scores": torch.tensor([0.9])}
+        assert match_image(prediction, target, 0.5, protocol)[0].tolist() == [outcome]
+    own = {"hrsc-voc07": "voc07", "coco": "coco101"}
+    assert choose_protocol(protocol).metric == own.get(protocol, "area")
 
 
 def test_perfect_and_hopeless():
