@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from atss_nb.cli.main import atss, main
-from atss_nb.core.files import replacing
+from atss_nb.core.files import draft_of, replacing
 from atss_nb.core.outputs import FolderInUse, locked
 from atss_nb.scenes.scenes import write_scenes
 
@@ -301,6 +301,18 @@ def test_overwriting_ends_the_old_run_before_its_own_first_checkpoint(home, tmp_
 
 
 # Kills
+
+
+def test_a_draft_of_the_record_of_tiles_is_swept(tmp_path):
+    write_images(tmp_path / "in", ["a.png"])
+    words = ["split", tmp_path / "in", tmp_path / "out", "--size", 16, "--gap", 0]
+    assert atss(*words)[0] == 0
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    draft = draft_of(tmp_path / "out/split.json")
+    draft = draft.with_name(draft.name.replace(str(os.getpid()), str(dead.pid)))
+    draft.write_text("half")
+    assert atss(*words)[0] == 0 and not draft.exists()
 
 
 def kill_commands(home: Path) -> dict[str, list]:
