@@ -14,6 +14,7 @@ from atss_nb.data.doctor import check_objects, examine
 from atss_nb.data.folders import LabelledImage
 from atss_nb.data.transforms import Resize
 from atss_nb.evaluation.submission import check_submission
+from atss_nb.inference.predict import predict
 from atss_nb.model.build import build_model
 from atss_nb.model.config import ModelConfig
 from atss_nb.model.detect import detect
@@ -91,6 +92,24 @@ def test_images_of_any_precision_give_the_same_detections():
         detect(model, [image.to(kind)])[0]["scores"] for kind in (torch.float32, torch.float64, torch.float16)
     ]
     assert torch.equal(scores[0], scores[1]) and torch.equal(scores[0], scores[2])
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (torch.full((3, 32, 32), 200.0), "expected values in \\[0, 1\\], got 200 to 200"),
+        (torch.full((3, 32, 32), 40_000, dtype=torch.int32), "expected a float tensor .*got torch.int32"),
+        (torch.rand(32, 32), "expected \\(3, H, W\\), got shape \\(32, 32\\)"),
+    ],
+)
+def test_pixels_on_another_scale_are_refused(image, expected):
+    "They gave other detections without a word (ultralytics#6811)."
+    model = build_model(TINY, 1)
+    with pytest.raises(ValueError, match=expected):
+        predict(model, [image], ["ship"])
+    target = {"boxes": torch.tensor([[9.0, 9, 8, 6, 0]]), "labels": torch.tensor([0])}
+    with pytest.raises(ValueError, match="images\\[0\\]"):
+        model.train()([image], [target])
 
 
 @pytest.mark.parametrize(
