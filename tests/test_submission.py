@@ -1,5 +1,6 @@
 "Submissions: what is refused before anything is written, and what comes back."
 
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from atss_nb.cli.main import main
 from atss_nb.core.errors import LabelError
 from atss_nb.evaluation.submission import check_submission, dota_classes, read_submission, write_submission
+from atss_nb.training.checkpoints import load_checkpoint
 
 GOLDEN = Path(__file__).parent / "golden/09_eval_noties"
 GOOD = "a 0.123456789012345 0 0 20 0 20 10 0 10\n"
@@ -116,3 +118,20 @@ def test_the_command(tmp_path, capsys):
     out = tmp_path / "x.zip"
     assert main(["submit", str(results(tmp_path, ship=GOOD)), str(out)]) == 0
     assert "1 detections of 15 classes" in capsys.readouterr().out and out.exists()
+
+
+def test_a_zip_that_unpacks_to_unbelievably_much_is_refused(tmp_path):
+    for name, text in (("bomb.zip", "0" * 9_000_000), ("twice.zip", "")):
+        with (
+            warnings.catch_warnings(),
+            zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive,
+        ):
+            warnings.simplefilter("ignore")
+            for _ in range(2 - bool(text)):
+                archive.writestr("Task1_ship.txt", text)
+    with pytest.raises(ValueError, match="bomb.zip: its .* bytes unpack to 9000000; expected"):
+        read_submission(tmp_path / "bomb.zip")
+    with pytest.raises(ValueError, match="twice.zip: a name is there twice"):
+        read_submission(tmp_path / "twice.zip")
+    with pytest.raises(ValueError, match="bomb.zip.*unpack to"):
+        load_checkpoint(tmp_path / "bomb.zip")
