@@ -138,6 +138,15 @@ def test_bins_share_out_the_objects(seed):
     assert one.mAP == whole.mAP or one.mAP == pytest.approx(whole.mAP, abs=1e-12)
 
 
+def test_a_false_positive_of_another_size_costs_a_bin_nothing():
+    target = {"boxes": np.array([[20.0, 20, 20, 20, 0]]), "labels": np.array([0])}
+    boxes = np.array([[300.0, 300, 100, 100, 0], [20, 20, 20, 20, 0]])
+    prediction = {"boxes": boxes, "labels": np.array([0, 0]), "scores": np.array([0.9, 0.8])}
+    assert evaluate([prediction], [target], ["a"]).AP50 == 0.5
+    bins = evaluate_by(as_case([prediction], [target], ["a"]), "size")
+    assert {name: e.AP50 for name, e in bins.items() if e.AP50 is not None} == {"16 to 32": 1.0}
+
+
 @few
 @seeds
 def test_best_f1_is_the_best_of_all_cuts(seed):
@@ -256,6 +265,12 @@ def test_merged_takes_predictions_and_names_bad_ones(tmp_path):
     assert len(read_merged(parts, tmp_path / "labelTxt").dets.label) == 1
     with pytest.raises(ValueError, match="2 times"):
         read_merged([parts[0], parts[0]], tmp_path / "labelTxt")
+    (tmp_path / "labelTxt/p.txt").unlink()
+    with pytest.raises(LabelError, match="image 'p'; expected one of"):
+        read_merged(parts, tmp_path / "labelTxt")
+    limited = read_merged(parts, tmp_path / "labelTxt", imageset=SET / "imageset.txt")
+    assert len(limited.dets.label) == 0
+    assert limited.notes[-1] == f"1 detections in images outside {SET / 'imageset.txt'}"
     (tmp_path / "split.json").write_text('{"tiles": {"q": ["p", 0, 0, 64, 1.0]}}')
     with pytest.raises(LabelError, match="p__64__0___0"):
         read_merged(parts, tmp_path / "labelTxt", tmp_path)

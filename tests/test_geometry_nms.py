@@ -125,6 +125,8 @@ def test_bad_input_is_named():
         nms_rotated(boxes, torch.tensor([1, math.nan, 0, 0]), 0.5)
     with pytest.raises(ValueError, match="iou_threshold: expected 0 to 1"):
         nms_rotated(boxes, scores, 1.5)
+    with pytest.raises(ValueError, match="iou_threshold: expected 0 to 1"):
+        nms_rotated(boxes, scores, -0.1)
 
 
 def test_soft_suppression():

@@ -14,7 +14,7 @@ from atss_nb.cli.results import PROTOCOL_NAMES
 from atss_nb.core.errors import LabelError
 from atss_nb.data.detections import Detections
 from atss_nb.evaluation.evaluate import PROTOCOLS
-from atss_nb.evaluation.task1 import read_results, write_task1
+from atss_nb.evaluation.task1 import check_image_ids, read_results, write_task1
 
 GOLDEN = Path(__file__).parent / "golden"
 SET = GOLDEN / "09_eval_ties"
@@ -168,6 +168,14 @@ def test_the_command_names_nan_and_double_images_in_one_line(tmp_path, capsys):
         assert run("eval", *paths, *words) == 1
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
+
+
+def test_only_task1_files_need_names_without_spaces(tmp_path):
+    box = torch.tensor([[10.0, 8, 8, 4, 0.3]])
+    one = Detections(box, torch.tensor([0]), ("ship",), torch.tensor([0.9]), "pier 4")
+    check_image_ids([one.image_id])
+    with pytest.raises(ValueError, match="'pier 4': a Task1 file separates by spaces"):
+        write_task1(tmp_path, [one])
 
 
 def test_strange_corners_have_a_result(tmp_path):
