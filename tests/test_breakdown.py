@@ -174,9 +174,9 @@ def test_nothing_has_an_analysis():
     empty = {"boxes": np.zeros((0, 5)), "labels": np.zeros(0, int)}
     for sides in (([], []), ([empty | {"scores": np.zeros(0)}], [empty])):
         for protocol in ("dota-devkit", "mmrotate", "hrsc-voc07", "hrsc-voc12"):
-            told = analyze(as_case(*sides, NAMES), protocol=protocol, samples=3).to_dict()
-            assert told["AP50"] is None and told["intervals"] == {}
-            json.dumps(told, allow_nan=False)
+            written = analyze(as_case(*sides, NAMES), protocol=protocol, samples=3).to_dict()
+            assert written["AP50"] is None and written["intervals"] == {}
+            json.dumps(written, allow_nan=False)
 
 
 def uprighted(sides: list[dict]) -> list[dict]:
@@ -189,11 +189,11 @@ def test_coco_is_judged_by_upright_boxes():
     pytest.importorskip("faster_coco_eval")
     sides, kept = crowd(3, 60), {"metric": "area", "protocol": "mmrotate"}
     turned, upright = as_case(*sides, NAMES), as_case(*map(uprighted, sides), NAMES)
-    told = analyze(turned, protocol="coco", samples=5)
-    assert told.errors.counts == error_types(upright, **kept).counts != error_types(turned, **kept).counts
-    assert (told.confusion == confusion_matrix(upright, protocol="mmrotate")).all()
-    assert told.to_dict()["intervals"].keys() == {"AP50", "AP75", "mAP"} and len(told.protocols) == 7
-    assert "COCO" in told.notes[0] and not analyze(turned, samples=2).notes
+    written = analyze(turned, protocol="coco", samples=5)
+    assert written.errors.counts == error_types(upright, **kept).counts != error_types(turned, **kept).counts
+    assert (written.confusion == confusion_matrix(upright, protocol="mmrotate")).all()
+    assert written.to_dict()["intervals"].keys() == {"AP50", "AP75", "mAP"} and len(written.protocols) == 7
+    assert "COCO" in written.notes[0] and not analyze(turned, samples=2).notes
 
 
 def test_our_verdicts_are_close_to_cocos():
@@ -210,9 +210,9 @@ def test_the_command_says_how_coco_was_judged(tmp_path, capsys):
     files = ["--json", tmp_path / "o.json", "--report", tmp_path / "o.html"]
     words = ["eval", SET / "Task1", SET / "labelTxt", "--protocol", "coco", *files]
     assert main([str(word) for word in words]) == 0
-    told = json.loads((tmp_path / "o.json").read_text())
-    assert "under coco" in capsys.readouterr().out and any("under coco" in note for note in told["notes"])
-    assert sum(told["errors"]["counts"].values()) > 0 and told["by"]["size"]
+    written = json.loads((tmp_path / "o.json").read_text())
+    assert "under coco" in capsys.readouterr().out and any("under coco" in note for note in written["notes"])
+    assert sum(written["errors"]["counts"].values()) > 0 and written["by"]["size"]
     assert "under coco" in (tmp_path / "o.html").read_text(encoding="utf-8")
 
 
@@ -220,14 +220,14 @@ def test_eval_writes_report_and_json(tmp_path, capsys):
     words = ["eval", str(SET / "Task1"), str(SET / "labelTxt"), "--metric", "voc07", "--compare"]
     files = {"--json": tmp_path / "o.json", "--report": tmp_path / "deep/o.html"}
     assert main([*words, *(str(w) for pair in files.items() for w in pair)]) == 0
-    told, page = json.loads(files["--json"].read_text()), files["--report"].read_text(encoding="utf-8")
+    written, page = json.loads(files["--json"].read_text()), files["--report"].read_text(encoding="utf-8")
     assert (
-        told["confusion"][-1][-1] == 0
-        and len(told["confusion"]) == 16
-        and told["by"].keys() == MEASURES.keys()
+        written["confusion"][-1][-1] == 0
+        and len(written["confusion"]) == 16
+        and written["by"].keys() == MEASURES.keys()
     )
     assert not re.search(r"<script|@import|https?://(?!www\.w3\.org/)|\b(nan|None)\b", page)
-    assert f"{100 * told['AP50']:.1f}" in page and "hrsc-voc12" in capsys.readouterr().out
+    assert f"{100 * written['AP50']:.1f}" in page and "hrsc-voc12" in capsys.readouterr().out
 
 
 def tile_results(folder: Path) -> Path:

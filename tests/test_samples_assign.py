@@ -170,9 +170,9 @@ def test_a_batch_is_its_images(rule):
         assert torch.equal(together.gt_index[i], alone.gt_index)
         assert torch.equal(together.iou[i], alone.iou)
         plain = rule(anchors, boxes).gt_index
-        told = torch.where(flags, -2, torch.arange(len(flags)))
-        told = torch.cat([told, torch.tensor([-2, -1])])  # index -2 and -1 stay what they are
-        assert torch.equal(alone.gt_index, told[plain])
+        owners = torch.where(flags, -2, torch.arange(len(flags)))
+        owners = torch.cat([owners, torch.tensor([-2, -1])])  # index -2 and -1 stay what they are
+        assert torch.equal(alone.gt_index, owners[plain])
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)

@@ -77,7 +77,7 @@ def test_what_is_allowed_but_costs_points_is_noted(tmp_path):
     "More than twenty scores, all of two decimals; tiles of either style; images of the set without a detection."
     (tmp_path / "set.txt").write_text("a\nb\nc\n")
     folder = results(tmp_path, **dict.fromkeys(dota_classes(["ship"]), ""))
-    for text, said in (
+    for text, expected in (
         (row("a", [0.25] * 20), []),
         (row("a", [0.25] * 20 + [0.255]), []),
         (row("a", [0.25] * 21), ["two decimals at most"]),
@@ -86,7 +86,9 @@ def test_what_is_allowed_but_costs_points_is_noted(tmp_path):
     ):
         (folder / "Task1_ship.txt").write_text(text)
         notes = check_submission(folder).notes
-        assert len(notes) == len(said) and all(s in n for s, n in zip(said, notes, strict=True)), notes
+        assert len(notes) == len(expected) and all(s in n for s, n in zip(expected, notes, strict=True)), (
+            notes
+        )
     (folder / "Task1_ship.txt").write_text(row("a", [0.255, 0.5]))
     assert check_submission(folder, tmp_path / "set.txt").notes == ("2 of 3 images have no detection",)
     (folder / "Task1_ship.txt").write_text("".join(row(name, [0.255]) for name in "abc"))

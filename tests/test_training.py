@@ -268,14 +268,14 @@ def test_counted_samples_are_those_of_the_assigner(config):
     images, targets = collate([data[i] for i in range(4)])
     found = count_samples(model, images, targets)
     anchors = model.anchor_grid((128, 128))  # 96 px, padded to the coarsest stride
-    told = [model.assigner(anchors, t["boxes"]).gt_index for t in targets]
-    wanted = [
+    assigned = [model.assigner(anchors, t["boxes"]).gt_index for t in targets]
+    expected = [
         int((t == g).sum())
-        for t, target in zip(told, targets, strict=True)
+        for t, target in zip(assigned, targets, strict=True)
         for g in range(len(target["boxes"]))
     ]
-    assert found["positives"] == pytest.approx(sum(wanted) / len(wanted))
-    assert found["orphans"] == pytest.approx(sum(n == 0 for n in wanted) / len(wanted))
+    assert found["positives"] == pytest.approx(sum(expected) / len(expected))
+    assert found["orphans"] == pytest.approx(sum(n == 0 for n in expected) / len(expected))
 
 
 def test_config_of_an_older_checkpoint_is_read():

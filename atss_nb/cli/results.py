@@ -159,8 +159,8 @@ def _score_files(args: argparse.Namespace) -> None:
     from atss_nb.evaluation.breakdown import Analysis, analyze
     from atss_nb.evaluation.protocols import protocol_table
 
-    files, wanted = _read(args), {"metric": args.metric, "protocol": args.protocol}
-    result = analyze(files.case, **wanted) if args.report or args.compare else files.evaluate(**wanted)
+    files, rules = _read(args), {"metric": args.metric, "protocol": args.protocol}
+    result = analyze(files.case, **rules) if args.report or args.compare else files.evaluate(**rules)
     notes = [*files.notes, *getattr(result, "notes", ())]
     evaluation = result.evaluation if isinstance(result, Analysis) else result
     print(evaluation.summary(), *(f"note: {note}" for note in notes), sep="\n")

@@ -36,7 +36,7 @@ def detect_format(src: str | Path) -> str:
     src = Path(src)
     if not src.is_dir():
         raise missing(src, "folder")
-    found = [name for name, form in FORMATS.items() if form.looks(src)]
+    found = [name for name, form in FORMATS.items() if form.matches(src)]
     if len(found) != 1:
         seems = f"it looks like {' and '.join(found)}" if found else listing(src)
         raise ValueError(f"{src}: say which format it is, one of {', '.join(FORMATS)}; {seems}")
@@ -66,8 +66,8 @@ class LabelledSet:
             "trainval": ("train", "val", "trainval"),
             "train": ("train", "trainval"),
         }  # HRSC2016 may have no train
-        wanted = more.get(name, (name,))
-        return [one for one in self.images if one.split in wanted]
+        splits = more.get(name, (name,))
+        return [one for one in self.images if one.split in splits]
 
 
 def read_dataset(
