@@ -76,9 +76,33 @@ class ResidualBlock(nn.Module):
 
 
 class Body(nn.Module):
-    "A stem to stride 4, then four stages; a subclass sets `stem`, `stages` and `channels`."
+    """A stem to stride 4, then four stages; a subclass sets `stem`, `stages` and `channels`.
+
+    Attributes:
+        frozen: stages
+    """
 
     strides = (4, 8, 16, 32)
+    frozen = 0
+
+    def freeze(self, stages: int) -> None:
+        """Let the first stages learn no more, neither their weights nor their statistics.
+
+        Args:
+            stages: 0 to 4, the stem with them
+        """
+        self.frozen = max(self.frozen, choose(range(5), stages, "frozen_stages"))
+        for part in self._frozen_parts():
+            part.requires_grad_(False)
+
+    def _frozen_parts(self) -> list[nn.Module]:
+        return [self.stem, *self.stages[: self.frozen]] if self.frozen else []
+
+    def train(self, mode: bool = True) -> "Body":
+        super().train(mode)
+        for part in self._frozen_parts():
+            part.eval()
+        return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """
@@ -157,10 +181,7 @@ class ResNetBody(Body):
         self.stages = nn.ModuleList([net.layer1, net.layer2, net.layer3, net.layer4])
         self.channels = (64, 128, 256, 512) if depth < 50 else (256, 512, 1024, 2048)
         self.norm_eval = weights is not None if norm_eval is None else norm_eval
-        frozen = int(weights is not None) if frozen_stages is None else frozen_stages
-        choose(range(5), frozen, "frozen_stages")
-        for part in [self.stem, *self.stages[:frozen]] if frozen else []:
-            part.requires_grad_(False)
+        self.freeze(int(weights is not None) if frozen_stages is None else frozen_stages)
 
     def train(self, mode: bool = True) -> "ResNetBody":
         super().train(mode)
