@@ -169,6 +169,8 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                       'atss_nb.core.outputs._leave_none_empty': ( 'workshop/core/outputs.html#_leave_none_empty',
                                                                                   'atss_nb/core/outputs.py'),
                                       'atss_nb.core.outputs._lock': ('workshop/core/outputs.html#_lock', 'atss_nb/core/outputs.py'),
+                                      'atss_nb.core.outputs._make_folder': ( 'workshop/core/outputs.html#_make_folder',
+                                                                             'atss_nb/core/outputs.py'),
                                       'atss_nb.core.outputs._mark': ('workshop/core/outputs.html#_mark', 'atss_nb/core/outputs.py'),
                                       'atss_nb.core.outputs._move_in': ('workshop/core/outputs.html#_move_in', 'atss_nb/core/outputs.py'),
                                       'atss_nb.core.outputs._note': ('workshop/core/outputs.html#_note', 'atss_nb/core/outputs.py'),
