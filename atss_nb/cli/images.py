@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .runs import DEVICE
-from ..core.names import distinct_names, image_file_name
+from ..core.names import distinct_names, file_names, image_file_name
 from ..core.outputs import claim_files, claim_folder
 
 
@@ -87,10 +87,11 @@ def write_outputs(folder: Path, predictions: list, formats: list[str], score: fl
         "csv": lambda: outputs.write_predictions_csv(folder / "predictions.csv", predictions),
         "dota": lambda: outputs.write_dota_labels(folder / "labelTxt", [p.above(score) for p in predictions]),
     }
+    files = file_names((p.image_id for p in predictions), image_file_name)
     for name in formats:
         if name == "geojson":
             for p in predictions:
-                outputs.write_geojson(folder / f"{image_file_name(p.image_id)}.geojson", p)
+                outputs.write_geojson(folder / f"{files[p.image_id]}.geojson", p)
         else:
             writers[name]()
 
@@ -130,8 +131,9 @@ def _predict(args: argparse.Namespace) -> None:
         found = _find(model, paths, args, classes, config.size)
         predictions = [one.replace(image_id=name) for one, name in zip(found, names, strict=True)]
         write_outputs(folder, predictions, args.format, args.score)
+        files = file_names(names, image_file_name)
         for path, one in zip(paths, (p.above(args.score) for p in predictions), strict=True):
-            draw_prediction(folder / f"{image_file_name(one.image_id)}.png", path, one)
+            draw_prediction(folder / f"{files[one.image_id]}.png", path, one)
             print(f"{path}: {len(one)} objects with a score of {args.score} or more")
     print(f"wrote {len(paths)} pictures and {', '.join(args.format)} to {args.out}")
 
