@@ -1334,6 +1334,8 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                                                                                  'atss_nb/inference/outputs.py')},
             'atss_nb.inference.predict': { 'atss_nb.inference.predict._Opened': ( 'course/inference.html#_opened',
                                                                                   'atss_nb/inference/predict.py'),
+                                           'atss_nb.inference.predict._answered': ( 'course/inference.html#_answered',
+                                                                                    'atss_nb/inference/predict.py'),
                                            'atss_nb.inference.predict._finished': ( 'course/inference.html#_finished',
                                                                                     'atss_nb/inference/predict.py'),
                                            'atss_nb.inference.predict._opened_views': ( 'course/inference.html#_opened_views',

@@ -77,6 +77,18 @@ def _opened_views(images, plan: Callable, orientations, waiting: deque[_Opened])
         yield from views_of(image, number, passes, orientations)
 
 
+def _answered(model, views: Iterator[View], waiting: deque[_Opened], batch_size: int, precision: str, bar):
+    "Each image as soon as all its views are answered."
+    for batch in batch_views(views, batch_size):
+        predictions = detect(model, [view.pixels for view in batch], precision)
+        for view, one in zip(batch, predictions, strict=True):
+            first = waiting[0]  # views come in the order of images
+            first.parts.append(to_image(view, one))
+            bar.update(math.prod(first.size) / first.views)
+            if len(first.parts) == first.views:
+                yield waiting.popleft()
+
+
 def _finished(one: _Opened, number: int, classes, kept: bool, **merging) -> Detections:
     "What was found in all views of an image, with its name, and its pixels if they are to be kept."
     given = isinstance(one.image, Tensor)
@@ -115,21 +127,15 @@ def predict_each(
     Returns:
         of images in order, le90, in the pixels of the image as given
     """
-    orientations, waiting, done = choose(VIEWS, views, "views"), deque(), 0
+    orientations, waiting = choose(VIEWS, views, "views"), deque()
     stream = isinstance(images, Iterator)  # of unknown length; its pixels are not kept
     total = None if stream else sum(math.prod(size_of(image)) for image in open_images(images))
     plan = partial(plan_passes, fit=size, window=window, overlap=overlap, scales=scales)
     opened = _opened_views(images, plan, orientations, waiting)
     with tqdm(total=total, desc="predicting", unit="px", unit_scale=True, disable=not progress) as bar:
-        for batch in batch_views(opened, batch_size):
-            predictions = detect(model, [view.pixels for view in batch], precision)
-            for view, one in zip(batch, predictions, strict=True):
-                waiting[0].parts.append(to_image(view, one))  # views come in the order of images
-                bar.update(math.prod(waiting[0].size) / waiting[0].views)
-                if len(waiting[0].parts) == waiting[0].views:
-                    yield _finished(waiting.popleft(), done, classes, not stream, nms_threshold=nms_threshold)
-                    done += 1
-                    bar.set_postfix_str(f"{done} images", refresh=False)
+        for i, one in enumerate(_answered(model, opened, waiting, batch_size, precision, bar)):
+            bar.set_postfix_str(f"{i + 1} images", refresh=False)
+            yield _finished(one, i, classes, not stream, nms_threshold=nms_threshold)
 
 
 def predict(
