@@ -183,7 +183,7 @@ def test_coco_is_judged_by_upright_boxes():
     told = analyze(turned, protocol="coco", samples=5)
     assert told.errors.counts == error_types(upright, **kept).counts != error_types(turned, **kept).counts
     assert (told.confusion == confusion_matrix(upright, protocol="mmrotate")).all()
-    assert told.to_dict()["intervals"].keys() == {"AP50", "AP75", "mAP"} and len(told.protocols) == 7
+    assert told.to_dict()["intervals"].keys() == {"AP50", "AP75", "mAP"} and len(told.protocols) == 9
     assert "COCO" in told.notes[0] and not analyze(turned, samples=2).notes
 
 
