@@ -48,9 +48,9 @@ def matrix(anchors: Anchors, gts: torch.Tensor, k: int = 9) -> torch.Tensor:
     levels = [(v.start, distance[v.start : v.start + v.count]) for v in anchors.levels]
     near = torch.cat([start + d.topk(min(k, len(d)), dim=0, largest=False).indices for start, d in levels])
     values = iou.gather(0, near)
-    wanted = values >= values.mean(0) + values.std(0)
-    wanted &= inside_margin(anchors.boxes[:, :2], gts).gather(0, near) > 0.01
-    best = torch.full_like(iou, -1).scatter_(0, near, torch.where(wanted, values, -1))
+    chosen = values >= values.mean(0) + values.std(0)
+    chosen &= inside_margin(anchors.boxes[:, :2], gts).gather(0, near) > 0.01
+    best = torch.full_like(iou, -1).scatter_(0, near, torch.where(chosen, values, -1))
     high, owner = best.max(1)
     return torch.where(high >= 0, owner, -1)
 

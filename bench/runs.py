@@ -110,14 +110,14 @@ def hit_uav(args: argparse.Namespace) -> None:
     model.config = replace(model.config, nms_threshold=threshold)
     by_class = {name: found[threshold][name] for name in classes}
     test = open_dataset(args.data, "test", labels="optional")
-    said = predict(model, test.images, classes, size=config.size, progress=True)
-    write_task1(RESULTS / "hit_uav_test", said)
+    predictions = predict(model, test.images, classes, size=config.size, progress=True)
+    write_task1(RESULTS / "hit_uav_test", predictions)
     scores = {"val_AP50": by_class, "val_AP50_of_three": found[threshold]["of three"]}
     chosen = {
         "nms_threshold": threshold,
         "val_AP50_of_three_by_nms": {t: r["of three"] for t, r in found.items()},
     }
-    write(args.out or RESULTS / "hit_uav.json", report | scores | chosen | {"test_images": len(said)})
+    write(args.out or RESULTS / "hit_uav.json", report | scores | chosen | {"test_images": len(predictions)})
 
 
 def main() -> None:

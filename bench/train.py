@@ -49,8 +49,8 @@ def ceiling(run: Trainer, images: list[torch.Tensor], repeats: int) -> float:
     def work() -> None:
         optimizer.zero_grad(set_to_none=True)
         with autocast(batch.device, run.config.precision):
-            said = model.head(model.backbone(batch))
-        sum(x.float().square().mean() for x in said if x is not None).backward()
+            predicted = model.head(model.backbone(batch))
+        sum(x.float().square().mean() for x in predicted if x is not None).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1e-6)  # hardly moves the weights
         optimizer.step()
 

@@ -20,10 +20,11 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from atss_nb.core.errors import AtssError
@@ -38,7 +39,8 @@ from atss_nb.evaluation.task1 import read_image_ids, read_results, write_task1
 from atss_nb.inference.outputs import read_predictions_json, write_predictions_json
 from atss_nb.model.build import build_model
 from atss_nb.model.config import ModelConfig
-from atss_nb.recipes.recipes import describe, override
+from atss_nb.model.conversion import read_peer
+from atss_nb.recipes.recipes import describe, override, read_data_home
 from atss_nb.recipes.table import RECIPES
 from atss_nb.tiles.merge import read_places, read_tile_detections
 from atss_nb.tiles.split import split
@@ -46,8 +48,10 @@ from atss_nb.tiles.tiles import Tiling
 from atss_nb.training.checkpoints import read_log, save_checkpoint
 from atss_nb.training.loop import load_model
 from atss_nb.training.settings import TrainConfig
+from atss_nb.training.weights import load_weights, save_weights
 
 OWN = (AtssError, OSError, ValueError)
+TINY = ModelConfig.small(channels=8, head_convs=1)
 SECONDS = 10  # that an input may take
 
 # --- accidents ----------------------------------------------------------------------------------------------------
@@ -278,7 +282,7 @@ def _predictions(name: str = "a") -> list[Detections]:
 
 
 def _run(home: Path) -> Reader:
-    config = TrainConfig("data", ModelConfig.small(channels=8, head_convs=1), classes=("ship", "plane"))
+    config = TrainConfig("data", TINY, classes=("ship", "plane"))
     model = build_model(config.model, 2, pretrained=False)
     state = {"model": model.state_dict(), "config": config.to_json(), "classes": ["ship", "plane"]}
     (home / "run").mkdir()
@@ -314,6 +318,24 @@ def _image(home: Path, suffix: str, **options) -> Reader:
 
     accidents = (*BINARY, *[_png_header] * 6) if suffix == ".png" else BINARY
     return Reader(home, read, [f"a{suffix}"], accidents)
+
+
+def _weights(home: Path) -> Reader:
+    save_weights(home / "a", build_model(TINY, 2, pretrained=False), ["ship", "plane"])
+    return Reader(
+        home, lambda home: load_weights(home / "a.safetensors"), ["a.json", "a.safetensors"], TREE, 0.02
+    )
+
+
+def _peer(home: Path) -> Reader:
+    torch.save({"state_dict": {"a.weight": torch.zeros(3)}, "meta": {}}, home / "a.pth")
+    return Reader(home, lambda home: read_peer(home / "a.pth"), ["a.pth"], BINARY, share=0.1)
+
+
+def _recipe(home: Path) -> Reader:
+    row = next(iter(RECIPES.values()))
+    (home / "recipe.json").write_text(json.dumps(asdict(row) | {"data_set": "data"}))
+    return Reader(home, read_data_home, ["recipe.json"], TREE)
 
 
 def _overrides(home: Path) -> Reader:
@@ -418,6 +440,9 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "log.jsonl": _log,
     "checkpoint": _run,
     "configuration": _run_config,
+    "weights": _weights,
+    "weights of a peer": _peer,
+    "recipe.json": _recipe,
     "recipe overrides": _overrides,
     "png": lambda home: _image(home, ".png"),
     "jpeg": lambda home: _image(home, ".jpg"),

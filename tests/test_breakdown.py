@@ -138,6 +138,15 @@ def test_bins_share_out_the_objects(seed):
     assert one.mAP == whole.mAP or one.mAP == pytest.approx(whole.mAP, abs=1e-12)
 
 
+def test_a_false_positive_of_another_size_costs_a_bin_nothing():
+    target = {"boxes": np.array([[20.0, 20, 20, 20, 0]]), "labels": np.array([0])}
+    boxes = np.array([[300.0, 300, 100, 100, 0], [20, 20, 20, 20, 0]])
+    prediction = {"boxes": boxes, "labels": np.array([0, 0]), "scores": np.array([0.9, 0.8])}
+    assert evaluate([prediction], [target], ["a"]).AP50 == 0.5
+    bins = evaluate_by(as_case([prediction], [target], ["a"]), "size")
+    assert {name: e.AP50 for name, e in bins.items() if e.AP50 is not None} == {"16 to 32": 1.0}
+
+
 @few
 @seeds
 def test_best_f1_is_the_best_of_all_cuts(seed):
@@ -165,9 +174,9 @@ def test_nothing_has_an_analysis():
     empty = {"boxes": np.zeros((0, 5)), "labels": np.zeros(0, int)}
     for sides in (([], []), ([empty | {"scores": np.zeros(0)}], [empty])):
         for protocol in ("dota-devkit", "mmrotate", "hrsc-voc07", "hrsc-voc12"):
-            told = analyze(as_case(*sides, NAMES), protocol=protocol, samples=3).to_dict()
-            assert told["AP50"] is None and told["intervals"] == {}
-            json.dumps(told, allow_nan=False)
+            written = analyze(as_case(*sides, NAMES), protocol=protocol, samples=3).to_dict()
+            assert written["AP50"] is None and written["intervals"] == {}
+            json.dumps(written, allow_nan=False)
 
 
 def uprighted(sides: list[dict]) -> list[dict]:
@@ -180,11 +189,11 @@ def test_coco_is_judged_by_upright_boxes():
     pytest.importorskip("faster_coco_eval")
     sides, kept = crowd(3, 60), {"metric": "area", "protocol": "mmrotate"}
     turned, upright = as_case(*sides, NAMES), as_case(*map(uprighted, sides), NAMES)
-    told = analyze(turned, protocol="coco", samples=5)
-    assert told.errors.counts == error_types(upright, **kept).counts != error_types(turned, **kept).counts
-    assert (told.confusion == confusion_matrix(upright, protocol="mmrotate")).all()
-    assert told.to_dict()["intervals"].keys() == {"AP50", "AP75", "mAP"} and len(told.protocols) == 9
-    assert "COCO" in told.notes[0] and not analyze(turned, samples=2).notes
+    written = analyze(turned, protocol="coco", samples=5)
+    assert written.errors.counts == error_types(upright, **kept).counts != error_types(turned, **kept).counts
+    assert (written.confusion == confusion_matrix(upright, protocol="mmrotate")).all()
+    assert written.to_dict()["intervals"].keys() == {"AP50", "AP75", "mAP"} and len(written.protocols) == 9
+    assert "COCO" in written.notes[0] and not analyze(turned, samples=2).notes
 
 
 def test_our_verdicts_are_close_to_cocos():
@@ -201,9 +210,9 @@ def test_the_command_says_how_coco_was_judged(tmp_path, capsys):
     files = ["--json", tmp_path / "o.json", "--report", tmp_path / "o.html"]
     words = ["eval", SET / "Task1", SET / "labelTxt", "--protocol", "coco", *files]
     assert main([str(word) for word in words]) == 0
-    told = json.loads((tmp_path / "o.json").read_text())
-    assert "under coco" in capsys.readouterr().out and any("under coco" in note for note in told["notes"])
-    assert sum(told["errors"]["counts"].values()) > 0 and told["by"]["size"]
+    written = json.loads((tmp_path / "o.json").read_text())
+    assert "under coco" in capsys.readouterr().out and any("under coco" in note for note in written["notes"])
+    assert sum(written["errors"]["counts"].values()) > 0 and written["by"]["size"]
     assert "under coco" in (tmp_path / "o.html").read_text(encoding="utf-8")
 
 
@@ -211,14 +220,14 @@ def test_eval_writes_report_and_json(tmp_path, capsys):
     words = ["eval", str(SET / "Task1"), str(SET / "labelTxt"), "--metric", "voc07", "--compare"]
     files = {"--json": tmp_path / "o.json", "--report": tmp_path / "deep/o.html"}
     assert main([*words, *(str(w) for pair in files.items() for w in pair)]) == 0
-    told, page = json.loads(files["--json"].read_text()), files["--report"].read_text(encoding="utf-8")
+    written, page = json.loads(files["--json"].read_text()), files["--report"].read_text(encoding="utf-8")
     assert (
-        told["confusion"][-1][-1] == 0
-        and len(told["confusion"]) == 16
-        and told["by"].keys() == MEASURES.keys()
+        written["confusion"][-1][-1] == 0
+        and len(written["confusion"]) == 16
+        and written["by"].keys() == MEASURES.keys()
     )
     assert not re.search(r"<script|@import|https?://(?!www\.w3\.org/)|\b(nan|None)\b", page)
-    assert f"{100 * told['AP50']:.1f}" in page and "hrsc-voc12" in capsys.readouterr().out
+    assert f"{100 * written['AP50']:.1f}" in page and "hrsc-voc12" in capsys.readouterr().out
 
 
 def tile_results(folder: Path) -> Path:
@@ -256,6 +265,12 @@ def test_merged_takes_predictions_and_names_bad_ones(tmp_path):
     assert len(read_merged(parts, tmp_path / "labelTxt").dets.label) == 1
     with pytest.raises(ValueError, match="2 times"):
         read_merged([parts[0], parts[0]], tmp_path / "labelTxt")
+    (tmp_path / "labelTxt/p.txt").unlink()
+    with pytest.raises(LabelError, match="image 'p'; expected one of"):
+        read_merged(parts, tmp_path / "labelTxt")
+    limited = read_merged(parts, tmp_path / "labelTxt", imageset=SET / "imageset.txt")
+    assert len(limited.dets.label) == 0
+    assert limited.notes[-1] == f"1 detections in images outside {SET / 'imageset.txt'}"
     (tmp_path / "split.json").write_text('{"tiles": {"q": ["p", 0, 0, 64, 1.0]}}')
     with pytest.raises(LabelError, match="p__64__0___0"):
         read_merged(parts, tmp_path / "labelTxt", tmp_path)

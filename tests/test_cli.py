@@ -176,6 +176,6 @@ def test_a_full_gpu_says_how_to_go_on(trained, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("atss_nb.training.trainer.train_step", full)
     data = ["--data", trained / "data", "--classes", *DOTA_V10_CLASSES]
     assert run("train", *data, "--out", tmp_path / "run", "--size", 64, "--accumulate", 2) == 1
-    said = capsys.readouterr().err
-    assert "the memory of the GPU is full: a step of 8 images of 64 x 64 px takes up to" in said
-    assert "less with --accumulate 4" in said
+    printed = capsys.readouterr().err
+    assert "the memory of the GPU is full: a step of 8 images of 64 x 64 px takes up to" in printed
+    assert "less with --accumulate 4" in printed

@@ -13,9 +13,10 @@ from atss_nb.data.transforms import (
     Photometric,
     RandomFlip,
     RandomQuarterTurn,
-    RandomResize,
     RandomRotate,
+    RandomZoom,
     Resize,
+    crop,
     fit_scale,
     flip,
     quarter_turn,
@@ -171,11 +172,11 @@ TRANSFORMS = [
     RandomQuarterTurn(AngleDef.OC),
     Resize(50),
     Resize((40, 60)),
-    RandomResize((30, (40, 60))),
+    RandomZoom(2.0, p=1),
     RandomRotate("le90", p=1),
     RandomRotate("le135", degrees=45.0, upright=(3,)),
     Photometric(),
-    Compose([RandomRotate(AngleDef.LE90), RandomResize((20, 50)), RandomFlip("le90")]),
+    Compose([RandomRotate(AngleDef.LE90), RandomZoom(1.5), RandomFlip("le90")]),
 ]
 
 
@@ -199,11 +200,26 @@ def test_contract_of_every_transform(transform):
     assert transform(image, {"image_id": "a"})[1] == {"image_id": "a"}
 
 
-def test_several_sizes_come_equally_often():
+def test_zooming_in_and_out_is_as_likely_and_never_costs_more():
     torch.manual_seed(0)
-    several = RandomResize((10, 20, 30))
-    sides = [max(several(torch.zeros(1, 5, 10), {})[0].shape) for _ in range(600)]
-    assert all(150 < sides.count(side) < 250 for side in (10, 20, 30)) and len(set(sides)) == 3
+    zoom, square = RandomZoom(2.0, p=1), {"boxes": torch.tensor([[30.0, 30, 20, 20, 0]])}
+    drawn = [zoom(torch.zeros(1, 60, 60), square) for _ in range(400)]
+    factors = torch.stack([target["boxes"][0, 2] / 20 for _, target in drawn])
+    assert 0.5 <= factors.min() < 0.55 and 1.9 < factors.max() <= 2
+    assert 150 < (factors > 1).sum() < 250
+    assert all(max(image.shape) <= 60 for image, _ in drawn)
+
+
+def test_a_window_keeps_whole_boxes_whose_center_it_shows():
+    target = {
+        "boxes": torch.tensor([[10.0, 10, 30, 8, 0.3], [50.0, 10, 30, 8, 0.3]]),
+        "labels": torch.tensor([3, 4]),
+    }
+    pixels, moved = crop(torch.zeros(3, 20, 60), target, (5, 2), (30, 40))
+    assert pixels.shape == (3, 18, 40)
+    assert torch.equal(moved["boxes"], torch.tensor([[5.0, 8, 30, 8, 0.3]])) and moved["labels"].tolist() == [
+        3
+    ]
 
 
 def test_choices_are_even():

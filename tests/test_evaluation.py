@@ -10,11 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atss_nb.data.detections import Detections
 from atss_nb.data.dota import DOTA_V10_CLASSES
 from atss_nb.evaluation.cases import as_case
-from atss_nb.evaluation.evaluate import PROTOCOLS, Evaluation, evaluate, match_image
+from atss_nb.evaluation.evaluate import PROTOCOLS, Evaluation, choose_protocol, evaluate, match_image
 from atss_nb.evaluation.precision import average_precision
-from atss_nb.evaluation.protocols import compare_protocols
+from atss_nb.evaluation.protocols import compare_protocols, protocol_table
 from atss_nb.evaluation.task1 import read_results
 from atss_nb.geometry.boxes import obb2hbb, obb2poly, poly2obb
 from atss_nb.geometry.overlap import box_iou_rotated
@@ -310,9 +311,43 @@ def test_a_class_of_which_there_is_nothing_has_no_number():
         assert set(without.values()) == {None}
         assert evaluate([silent], [target], ["a", "b"], metric).mAP == 1.0
         assert set(evaluate([claimed], [target], ["a", "b"], metric).per_class["b"].values()) == {value}
-    assert (
-        evaluate([silent], [target], ["a", "b"], "voc07", protocol="mmrotate").per_class["b"]["0.50"] == 0.0
-    )
+    for protocol in ("mmrotate", "hrsc-voc07", "hrsc-voc12"):  # 0, which does not enter the mean
+        result = evaluate([silent], [target], ["a", "b"], protocol=protocol)
+        assert result.per_class["b"]["0.50"] == 0.0 and result.AP50 == 1.0
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_what_each_protocol_counts(protocol):
+    "Half an overlap at 0.5, a difficult object, and a box turned the other way within the same upright one."
+    kit, upright = protocol == "dota-devkit", protocol == "coco"
+    whole, half = torch.tensor([[40.0, 40, 20, 20, 0]]), torch.tensor([[40.0, 45, 20, 10, 0]])
+    left, right = (torch.tensor([[40.0, 40, 40, 10, t]]) for t in (-0.5, 0.5))
+    for box, found, difficult, outcome in (
+        (whole, half, False, 0 if kit else 1),
+        (whole, whole, True, -1 if kit else 1),
+        (left, right, False, 1 if upright else 0),
+    ):
+        one = {"labels": torch.tensor([0])}
+        target = one | {"boxes": box, "difficult": torch.tensor([difficult])}
+        prediction = one | {"boxes": found, "scores": torch.tensor([0.9])}
+        assert match_image(prediction, target, 0.5, protocol)[0].tolist() == [outcome]
+    own = {"hrsc-voc07": "voc07", "coco": "coco101"}
+    assert choose_protocol(protocol).metric == own.get(protocol, "area")
+
+
+def test_a_box_without_area_is_a_detection_that_hits_nothing():
+    target = {"boxes": torch.tensor([[20.0, 20, 20, 10, 0]]), "labels": torch.tensor([0])}
+    flat = target | {"boxes": target["boxes"] * torch.tensor([1, 1, 0, 1, 1]), "scores": torch.ones(1)}
+    result = evaluate([flat], [target], ["a"])
+    assert result.counts["a"]["detections"] == 1 and result.AP50 == 0.0
+
+
+def test_outlines_of_some_images_give_all_images_outlines():
+    corners = torch.tensor([[[0.0, 0], [20, 0], [20, 10], [0, 10]]])
+    drawn = Detections(None, torch.tensor([0]), ("a",), torch.ones(1), "x", corners=corners)
+    plain = Detections(drawn.boxes, torch.tensor([0]), ("a",), torch.ones(1), "y")
+    case = as_case([drawn, plain], [drawn, plain], ["a"])
+    assert case.dets.polys.shape == case.gts.polys.shape == (2, 8)
 
 
 def test_perfect_and_hopeless():
@@ -441,6 +476,10 @@ def test_the_fixed_protocols_are_mmrotates_rules_with_their_metric():
     }
     for name, metric in (("hrsc-voc07", "voc07"), ("hrsc-voc12", "area")):
         assert results[name, metric].per_class == results["mmrotate", metric].per_class
+    one, empty = results["mmrotate", "area"], evaluate([], [], ["a"])
+    _, known, unknown = protocol_table([one, empty]).split("\n")
+    assert known.split() == ["mmrotate", "area", *(f"{v:.4f}" for v in (one.AP50, one.AP75, one.mAP))]
+    assert unknown.split() == ["dota-devkit", "area", "-", "-", "-"]
 
 
 def test_coco_agrees_with_its_own_evaluator_on_its_own_format():
@@ -463,3 +502,6 @@ def test_coco_agrees_with_its_own_evaluator_on_its_own_format():
     run.evaluate(), run.accumulate(), run.summarize()
     ours = evaluate(predictions, targets, names, protocol="coco")
     assert [ours.mAP, ours.AP50, ours.AP75] == pytest.approx(list(run.stats[:3]), abs=1e-9)
+    for name, curve in ours.curves.items():
+        assert curve.recall.tolist() == pytest.approx([n / 100 for n in range(101)])
+        assert curve.precision.mean() == pytest.approx(ours.per_class[name]["0.50"])

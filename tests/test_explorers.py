@@ -38,7 +38,7 @@ SCENES = {  # what else may be wrong, and what some explorer says of it
 }
 
 
-def said(explorer) -> str:
+def note_of(explorer) -> str:
     "All that the page shows in words, after a look at whether it can show it."
     json.dumps(explorer.answer, allow_nan=False)
     assert explorer.answer["request"] == explorer.scene.get("request", 0)
@@ -53,7 +53,7 @@ def test_bad_boxes_are_named_and_forgotten(name, what):
     before = explorer.answer
     good = explorer.scene
     explorer.scene = good | {"boxes": [spoil(*row) for row in good["boxes"]], "request": 7}
-    assert reason in said(explorer)
+    assert reason in note_of(explorer)
     explorer.scene = good
     assert explorer.answer == before
 
@@ -64,7 +64,7 @@ def test_bad_scenes_break_nothing(name, what):
     explorer = KINDS[name]()
     before, good = explorer.answer, explorer.scene
     explorer.scene = good | SCENES[what] | {"request": 7}
-    text = said(explorer)
+    text = note_of(explorer)
     assert "object is not" not in text and "has no attribute" not in text  # words of ours, not of Python's
     explorer.scene = good
     assert explorer.answer == before
@@ -74,20 +74,20 @@ def test_bad_scenes_break_nothing(name, what):
 def test_the_wrong_number_of_boxes_is_said(kind):
     explorer = kind()
     explorer.scene = explorer.scene | {"boxes": [[1.0, 1, 1, 1, 0]] * 9}
-    assert "9" in said(explorer)
+    assert "9" in note_of(explorer)
 
 
 def test_a_picture_that_is_lost(tmp_path):
-    assert "cannot be read" in said(Microscope(str(tmp_path / "nowhere.png")))
+    assert "cannot be read" in note_of(Microscope(str(tmp_path / "nowhere.png")))
     truth = {"image": "watched.png", "boxes": [[20.0, 20, 10, 5, 0.1]], "labels": [0], "names": ["ship"]}
     row = {"boxes": [], "labels": [], "scores": [], "positives": []}
     (tmp_path / "watched.jsonl").write_text(f"{json.dumps(truth)}\n{json.dumps(row)}\n")
     player = TrainingPlayer(tmp_path)
-    assert "the picture cannot be read" in said(player)
+    assert "the picture cannot be read" in note_of(player)
     assert player.answer["counts"]["missed"] == 1  # and all the rest is there
 
 
 def test_a_recording_that_is_lost(tmp_path):
-    assert "recorded no image" in said(TrainingPlayer(tmp_path))
+    assert "recorded no image" in note_of(TrainingPlayer(tmp_path))
     (tmp_path / "watched.jsonl").write_text("{}\n")
-    assert "expected a first line with the image" in said(TrainingPlayer(tmp_path))
+    assert "expected a first line with the image" in note_of(TrainingPlayer(tmp_path))

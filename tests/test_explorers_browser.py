@@ -168,10 +168,12 @@ def test_the_microscope_is_dragged_and_shows_what_python_says(view):
     assert torch.allclose(after[3, :2] - before[3, :2], torch.tensor([60.0, -25.0]).double(), atol=0.6)
     anchors = AnchorGrid()((512, 512))
     found = ATSS().explain(anchors, after)
-    told = found.assignment.gt_index
-    assert view.text("[data-value=positives]") == f"{int((told >= 0).sum())} positives"
+    assigned = found.assignment.gt_index
+    assert view.text("[data-value=positives]") == f"{int((assigned >= 0).sum())} positives"
     for i, v in enumerate(anchors.levels):
-        assert view.text(f"[data-level='{i}']") == str(int((told[v.start : v.start + v.count] >= 0).sum()))
+        assert view.text(f"[data-level='{i}']") == str(
+            int((assigned[v.start : v.start + v.count] >= 0).sum())
+        )
     rows = view.root.locator("tr.button").all_inner_texts()
     assert [r.split()[-1] for r in rows] == [f"{t:.3f}" for t in found.threshold]
 
@@ -208,12 +210,12 @@ def test_clicks_walk_through_the_candidates_of_a_spot(view):
     assert shared.max() > 1
     spot = anchors.boxes[mine[shared.argmax()], :2]
     there = sorted(mine[(anchors.boxes[mine, :2] == spot).all(1)].tolist())
-    told = []
+    assigned = []
     for _ in range(len(there) + 1):
         view.page.mouse.click(*view.place(*spot.tolist()))
         view.settle()
-        told.append(int(view.text(".card b").split()[1]))
-    assert told == [*there, there[0]]
+        assigned.append(int(view.text(".card b").split()[1]))
+    assert assigned == [*there, there[0]]
     view.keys("Escape")
 
 
@@ -348,8 +350,8 @@ def test_the_turned_box_has_the_turned_corners(view):
         answer = TurnedImage(view.boxes[0], action=action).answer
         if button:
             view.controls.get_by_role("button", name=button).click()
-            said = "+root.querySelector('[data-after=\"4\"]').innerText"
-            view.wait(f"Math.abs({said} - {answer['after'][4]}) < 0.006")
+            expected = "+root.querySelector('[data-after=\"4\"]').innerText"
+            view.wait(f"Math.abs({expected} - {answer['after'][4]}) < 0.006")
         for k in range(5):
             shown = [float(view.text(f"[data-{when}='{k}']")) for when in ("before", "after")]
             assert shown == pytest.approx([answer["before"][k], answer["after"][k]], abs=6e-3)
@@ -367,8 +369,8 @@ def test_suppression_explains_itself(view):
     rows = Suppression(view.boxes, scores).answer["rows"]
     assert view.text("[data-value=kept]") == str(sum(r["kept"] for r in rows))
     for i, row in enumerate(rows):
-        said = "stays" if row["kept"] else f"goes: {row['by'] + 1} covers it"
-        assert view.text(f"[data-verdict='{i}']") == said
+        expected = "stays" if row["kept"] else f"goes: {row['by'] + 1} covers it"
+        assert view.text(f"[data-verdict='{i}']") == expected
 
 
 @on("curve")

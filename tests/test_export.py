@@ -84,8 +84,8 @@ def test_every_kind_of_head_is_decoded_as_pytorch_does(angle, regression, many):
             part.weight.data *= 2
     batch = normalized_batch([torch.from_numpy(image).movedim(-1, 0) / 255], model.backbone.multiple)
     with torch.no_grad():
-        said = [x[0].numpy() for x in model.head(model.backbone(batch)) if x is not None]
-    ours = decode_image(said, (150, 210), tuple(batch.shape[-2:]), vars(config))
+        raw = [x[0].numpy() for x in model.head(model.backbone(batch)) if x is not None]
+    ours = decode_image(raw, (150, 210), tuple(batch.shape[-2:]), vars(config))
     check(ours, by_pytorch(model, image), 1e-4 * 210)  # relative to the image: sides grow with exp
 
 

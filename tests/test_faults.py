@@ -1,6 +1,7 @@
 "What users ran into, each with one clear sentence or the right answer: names, sizes, types and flags."
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from atss_nb.data.doctor import check_objects, examine
 from atss_nb.data.folders import LabelledImage
 from atss_nb.data.transforms import Resize
 from atss_nb.evaluation.submission import check_submission
+from atss_nb.inference.predict import predict
 from atss_nb.model.build import build_model
 from atss_nb.model.config import ModelConfig
 from atss_nb.model.detect import detect
@@ -93,6 +95,24 @@ def test_images_of_any_precision_give_the_same_detections():
 
 
 @pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (torch.full((3, 32, 32), 200.0), "expected values in \\[0, 1\\], got 200 to 200"),
+        (torch.full((3, 32, 32), 40_000, dtype=torch.int32), "expected a float tensor .*got torch.int32"),
+        (torch.rand(32, 32), "expected \\(3, H, W\\), got shape \\(32, 32\\)"),
+    ],
+)
+def test_pixels_on_another_scale_are_refused(image, expected):
+    "They gave other detections without a word (ultralytics#6811)."
+    model = build_model(TINY, 1)
+    with pytest.raises(ValueError, match=expected):
+        predict(model, [image], ["ship"])
+    target = {"boxes": torch.tensor([[9.0, 9, 8, 6, 0]]), "labels": torch.tensor([0])}
+    with pytest.raises(ValueError, match="images\\[0\\]"):
+        model.train()([image], [target])
+
+
+@pytest.mark.parametrize(
     ("target", "expected"),
     [
         ({"labels": torch.tensor([0])}, "boxes.*expected a tensor, got none"),
@@ -123,3 +143,31 @@ def test_a_wrong_flag_and_a_folder_for_a_recipe_are_guessed(tmp_path):
     assert code == 2 and "--imgsz" in text and "did you mean" in text and "--size" in text
     code, text = atss("train", tmp_path, "--out", tmp_path / "run")
     assert code == 2 and f"--data {tmp_path}" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("test", "runs/dmeo"), "runs/dmeo: there is no such run folder; did you mean demo?"),
+        (
+            ("predict", "rusn/demo", "images"),
+            "rusn/demo: there is no such run or checkpoint; did you mean runs?",
+        ),
+        (
+            ("export", "runs/demo/best.p", "a.onnx"),
+            "no such run or checkpoint; did you mean best.pt or last.pt?",
+        ),
+        (("doctor", "image"), "image: there is no such data set; did you mean images?"),
+        (("train", "--data", "imges", "--out", "out"), "did you mean images?"),
+    ],
+)
+def test_a_missing_run_or_data_set_is_guessed(tmp_path, monkeypatch, words, expected):
+    monkeypatch.chdir(tmp_path)
+    Path("runs/demo").mkdir(parents=True)
+    Path("images").mkdir()
+    Image.new("RGB", (32, 24)).save("images/a.png")
+    for name in ("best.pt", "last.pt"):
+        Path("runs/demo", name).touch()
+    code, text = atss(*words)
+    assert code == 1 and expected in text, text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "runs"]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from atss_nb.geometry import nms
+from atss_nb.geometry.boxes import obb2hbb
 from atss_nb.geometry.kernels import overlap_pair
 from atss_nb.geometry.nms import batched_nms_rotated, nms_rotated, soft_nms_rotated
 from atss_nb.geometry.overlap import box_iou_rotated
@@ -66,22 +67,23 @@ def test_the_cheap_question_is_never_wrong(threshold):
 
 
 def test_the_cheap_question_saves_work(monkeypatch):
-    "Of pairs that are far from the threshold almost all are answered without an overlap."
+    "An overlap is computed only where the smaller box, and what the upright bounds share, are large enough for it."
     boxes, scores, _ = some(500, 3, 1000.0)
-    frame, calls = nms.frames(boxes.double()), 0
+    boxes, asked = boxes[scores.argsort(descending=True)].double(), []
 
-    def counted(*args):
-        nonlocal calls
-        calls += 1
-        return overlap_pair(*args)
+    def noted(frame, i, other, j, iof):
+        asked.append((i, j))
+        return overlap_pair(frame, i, other, j, iof)
 
-    monkeypatch.setattr(nms, "overlap_pair", counted)
-    limits = np.concatenate([nms.bounds(frame), frame[6:]]).astype(np.float32)
+    monkeypatch.setattr(nms, "overlap_pair", noted)
     for kernel in ("_covered", "_greedy"):
         monkeypatch.setattr(nms, kernel, getattr(nms, kernel).py_func)
-    keep = np.empty(500, np.bool_)
-    nms._greedy(frame, limits, np.zeros(500), 0.3, np.float32(0.3 / 1.3), keep)
-    assert keep.sum() > 200 and calls < keep.sum() * 500 / 2 / 20
+    assert nms._keep(boxes, torch.zeros(500, dtype=torch.int64), 0.3).sum() > 200
+    a, b = boxes[torch.tensor(asked)].unbind(1)
+    (low_a, high_a), (low_b, high_b) = (obb2hbb(t).split(2, 1) for t in (a, b))
+    shared = (torch.minimum(high_a, high_b) - torch.maximum(low_a, low_b)).clamp(min=0).prod(1)
+    areas = torch.stack([t[:, 2] * t[:, 3] for t in (a, b)])
+    assert (torch.minimum(shared, areas.amin(0)) > 0.3 / 1.3 * 0.999 * areas.sum(0)).all()
 
 
 def test_classes_never_meet():
@@ -123,6 +125,8 @@ def test_bad_input_is_named():
         nms_rotated(boxes, torch.tensor([1, math.nan, 0, 0]), 0.5)
     with pytest.raises(ValueError, match="iou_threshold: expected 0 to 1"):
         nms_rotated(boxes, scores, 1.5)
+    with pytest.raises(ValueError, match="iou_threshold: expected 0 to 1"):
+        nms_rotated(boxes, scores, -0.1)
 
 
 def test_soft_suppression():

@@ -183,27 +183,29 @@ def test_pairwise_is_aligned_whatever_the_loop_and_the_threads(dtype, extent, th
 
 
 @pytest.mark.parametrize(
-    ("n", "m", "extent", "loop"),
+    ("n", "m", "width", "height", "loop"),
     [
-        (256, 1024, 20_000, "_near_pairs"),
-        (255, 1024, 20_000, "_all_pairs"),
-        (256, 1023, 20_000, "_all_pairs"),
-        (256, 1024, 60, "_all_pairs"),
+        (256, 1024, 20_000, 20_000, "_near_pairs"),
+        (256, 1024, 60, 20_000, "_near_pairs"),
+        (256, 1024, 60, 60, "_all_pairs"),
+        (255, 1024, 20_000, 20_000, "_all_pairs"),
+        (256, 1023, 20_000, 20_000, "_all_pairs"),
     ],
 )
-def test_blocks_are_for_many_boxes_that_are_far_apart(n, m, extent, loop, monkeypatch):
-    used = set()
+def test_blocks_are_for_many_boxes_that_are_far_apart(n, m, width, height, loop, monkeypatch):
+    used, spread = set(), torch.tensor([width, height, 1, 1, 1])
     for name in ("_all_pairs", "_near_pairs"):
         monkeypatch.setattr(operators, name, lambda *_, name=name: used.add(name))
-    box_iou_rotated(some_boxes(n, 1, extent), some_boxes(m, 2, extent))
+    box_iou_rotated(some_boxes(n, 1, 1.0) * spread, some_boxes(m, 2, 1.0) * spread)
     assert used == {loop}
 
 
 def test_blocks_hold_neighbours():
-    "Each box is in a block, its bounds are in the block's, and 64 of 4096 share about an eighth of each side."
-    frame = frames(some_boxes(4096, 1, 20_000))
+    "All boxes once, the last one again where a block has room, in bounds of about an eighth of each side."
+    frame = frames(some_boxes(4090, 1, 20_000))
     places, blocks, limits = operators._into_blocks(frame)
-    assert places.shape == (64, 64) and sorted(places.flatten().tolist()) == [*range(4096)]
+    order, room = np.split(places.flatten(), [4090])
+    assert sorted(order) == [*range(4090)] and room.tolist() == [order[-1]] * 6
     assert np.array_equal(blocks, frame[:, places].transpose(1, 0, 2))
     around = operators.bounds(frame)[:, places]
     assert np.array_equal(limits[:2], around[:2].min(2)) and np.array_equal(limits[2:], around[2:].max(2))

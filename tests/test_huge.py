@@ -68,11 +68,11 @@ def same(a, b) -> bool:
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 100])
 def test_order_and_batch_change_no_bit_of_what_a_detector_said(night, batch_size, monkeypatch):
     image, places = night
-    wanted = predict(Lamps(), [image], ["lamp"], batch_size=2, **WINDOWS)[0]
-    found = {tuple(xy) for xy in (wanted.boxes[:, :2] - 0.5).round().long().tolist()}
-    assert len(wanted) == 60 and found == {tuple(xy) for xy in places.tolist()}
+    expected = predict(Lamps(), [image], ["lamp"], batch_size=2, **WINDOWS)[0]
+    found = {tuple(xy) for xy in (expected.boxes[:, :2] - 0.5).round().long().tolist()}
+    assert len(expected) == 60 and found == {tuple(xy) for xy in places.tolist()}
     shuffled(monkeypatch, batch_size)
-    assert same(predict(Lamps(), [image], ["lamp"], batch_size=batch_size, **WINDOWS)[0], wanted)
+    assert same(predict(Lamps(), [image], ["lamp"], batch_size=batch_size, **WINDOWS)[0], expected)
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +83,10 @@ def network():
 
 def test_order_changes_no_bit_of_what_a_network_says(network, monkeypatch):
     image = torch.rand(3, 200, 320, generator=torch.Generator().manual_seed(1))
-    wanted = predict(network, [image], ["a", "b"], batch_size=1, **WINDOWS)[0]
-    assert len(wanted) > 5
+    expected = predict(network, [image], ["a", "b"], batch_size=1, **WINDOWS)[0]
+    assert len(expected) > 5
     shuffled(monkeypatch, 3)
-    assert same(predict(network, [image], ["a", "b"], batch_size=1, **WINDOWS)[0], wanted)
+    assert same(predict(network, [image], ["a", "b"], batch_size=1, **WINDOWS)[0], expected)
 
 
 @pytest.mark.parametrize("batch_size", [2, 5, 8])
@@ -207,9 +207,9 @@ def test_a_run_of_two_limits_sees_images_as_in_training(trained, pictures, netwo
     words = ["--out", tmp_path, "--format", "json"]
     assert run("predict", trained / "both", pictures / "east", *words) == 0
     found, files = found_in(tmp_path), [pictures / "east/small.png", pictures / "east/wide.tif"]
-    for file, wanted in zip(files, predict(network, files, ["a", "b"], (96, 160)), strict=True):
-        assert len(found[file.stem]) == len(wanted)
-        assert (found[file.stem].boxes - wanted.boxes).abs().max() < 1e-2 if len(wanted) else True
+    for file, expected in zip(files, predict(network, files, ["a", "b"], (96, 160)), strict=True):
+        assert len(found[file.stem]) == len(expected)
+        assert (found[file.stem].boxes - expected.boxes).abs().max() < 1e-2 if len(expected) else True
     whole = predict(network, files[:1], ["a", "b"])[0]
     assert not torch.equal(found["small"].boxes[:1], whole.boxes[:1])
 
@@ -219,9 +219,9 @@ def test_every_view_of_a_huge_image_at_two_scales(trained, pictures, network, tm
     words = ["--scales", 0.5, 1, "--views", views, "--batch-size", 3, "--format", "json", "csv"]
     assert run("predict", trained / "whole", pictures / "east/wide.tif", "--out", tmp_path, *words) == 0
     found, kept = found_in(tmp_path)["wide"], {"scales": (0.5, 1.0), "views": views}
-    wanted = predict(network, [pictures / "east/wide.tif"], ["a", "b"], batch_size=1, **kept)[0]
-    assert len(found) == len(wanted) > 0
-    assert (found.boxes - wanted.boxes).abs().max() < 1e-2
+    expected = predict(network, [pictures / "east/wide.tif"], ["a", "b"], batch_size=1, **kept)[0]
+    assert len(found) == len(expected) > 0
+    assert (found.boxes - expected.boxes).abs().max() < 1e-2
     assert (found.boxes[:, 0] > 1200).any() and (found.boxes[:, 0] < 900).any()
     for k in (0, 1):  # every object once
         mine = found.boxes[found.labels == k]
@@ -229,16 +229,16 @@ def test_every_view_of_a_huge_image_at_two_scales(trained, pictures, network, tm
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--window", 100, "--overlap", 100], "0 <= overlap < window"),
         (["--scales", 0], "scales: expected positive numbers"),
         (["--scales", "nan"], "scales: expected positive numbers"),
     ],
 )
-def test_wrong_numbers_are_said_before_the_search(trained, pictures, tmp_path, capsys, words, said):
+def test_wrong_numbers_are_said_before_the_search(trained, pictures, tmp_path, capsys, words, message):
     assert run("predict", trained / "whole", pictures / "east", "--out", tmp_path / "out", *words) == 1
-    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_help_states_what_is_read_in_windows(capsys):
@@ -250,5 +250,5 @@ def test_help_states_what_is_read_in_windows(capsys):
 
 def test_the_json_is_plain(trained, pictures, tmp_path):
     assert run("predict", trained / "whole", pictures / "west", "--out", tmp_path, "--format", "json") == 0
-    said = json.loads((tmp_path / "predictions.json").read_text())
-    assert said["images"][0]["image_id"] == "old" and said["classes"] == ["a", "b"]
+    written = json.loads((tmp_path / "predictions.json").read_text())
+    assert written["images"][0]["image_id"] == "old" and written["classes"] == ["a", "b"]

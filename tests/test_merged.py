@@ -51,8 +51,8 @@ def test_the_command_merges_what_it_found_in_tiles(trained, tmp_path, capsys):
     labels = trained / "data/test/labelTxt"
     capsys.readouterr()
     assert run("test", trained / "run", "--labels", labels, "--metric", "voc07") == 0
-    said, short = capsys.readouterr().out, scores(trained / "run/test.json")
-    assert "tiles merged into 2 images" in said and short["images"] == 2
+    printed, short = capsys.readouterr().out, scores(trained / "run/test.json")
+    assert "tiles merged into 2 images" in printed and short["images"] == 2
     assert run("predict", trained / "run", trained / "tiles/test/images", "--out", tmp_path) == 0
     words = ["--tiles", trained / "tiles/test", "--metric", "voc07", "--json", tmp_path / "long.json"]
     assert run("eval", tmp_path, labels, *words, "--classes", *short["per_class"]) == 0

@@ -122,8 +122,8 @@ class Peer:
             for g, iou in enumerate(box_iou_rotated(gts, anchors.boxes)):
                 tie = (iou > iou.max() - 1e-6) & (iou < 0.5)
                 if int(tie.sum()) > 1:
-                    told = torch.where(recorded[0] < 2, g, torch.where(recorded[1], -1, -2))
-                    found[i, tie] = told[tie]
+                    given = torch.where(recorded[0] < 2, g, torch.where(recorded[1], -1, -2))
+                    found[i, tie] = given[tie]
         return found
 
 
@@ -164,12 +164,12 @@ def upright(targets: list[dict]) -> list[dict]:
 
 @by_peer
 def test_outputs(peer):
-    said = peer.outputs()
+    outputs = peer.outputs()
     for level, a in enumerate(peer.anchors.levels):
         here, per = slice(a.start, a.start + a.count), a.per_location
-        pairs = [(said.logits, "cls_score", 2), (said.deltas, "bbox_pred", 5)]
+        pairs = [(outputs.logits, "cls_score", 2), (outputs.deltas, "bbox_pred", 5)]
         if peer.paper:
-            pairs.append((said.centerness[..., None], "centerness", 1))
+            pairs.append((outputs.centerness[..., None], "centerness", 1))
         for ours, name, numbers in pairs:
             theirs = peer.read(f"{name}{level}").view(2, per, numbers, a.height, a.width)
             ours = ours[:, here].reshape(2, a.height, a.width, per, numbers)
@@ -241,6 +241,6 @@ def test_gradients(peer, monkeypatch):
 @by_peer
 @pytest.mark.parametrize("image", [0, 1])
 def test_detections(peer, image):
-    said = peer.outputs()
-    one = HeadOutput(*(None if x is None else x[image].detach() for x in said))
+    outputs = peer.outputs()
+    one = HeadOutput(*(None if x is None else x[image].detach() for x in outputs))
     assert_same_detections(peer, one, image, peer.anchors)

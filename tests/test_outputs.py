@@ -82,14 +82,14 @@ def test_every_format_in_one_call(tmp_path):
 def test_corners_lie_where_the_image_does(tmp_path):
     found = prediction("map", ROWS, geotiff(tmp_path / "map.tif"))
     write_geojson(tmp_path / "map.geojson", found)
-    said = json.loads((tmp_path / "map.geojson").read_text())
-    assert said["crs"]["properties"]["name"] == "urn:ogc:def:crs:EPSG::32632"
+    written = json.loads((tmp_path / "map.geojson").read_text())
+    assert written["crs"]["properties"]["name"] == "urn:ogc:def:crs:EPSG::32632"
     polys = obb2poly(found.boxes.double()).numpy()
-    for feature, poly in zip(said["features"], polys, strict=True):
+    for feature, poly in zip(written["features"], polys, strict=True):
         ring = np.array(feature["geometry"]["coordinates"][0])
         assert ring[0].tolist() == ring[4].tolist()
         np.testing.assert_allclose(ring[:4], poly * [0.5, -0.5] + [500_000, 5_300_000], atol=1e-6)
-    assert [feature["properties"]["class"] for feature in said["features"]] == ["ship", "storage-tank"]
+    assert [feature["properties"]["class"] for feature in written["features"]] == ["ship", "storage-tank"]
 
 
 def test_an_image_without_a_place_is_named(tmp_path):

@@ -167,7 +167,7 @@ def test_a_wrong_name_is_answered_with_near_ones(words, near, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "words, said",
+    "words, message",
     [
         ([], "--data DIR is missing"),
         (["retina-r50-oc-1x-dota"], "--data DIR is missing"),
@@ -176,7 +176,7 @@ def test_a_wrong_name_is_answered_with_near_ones(words, near, tmp_path, capsys):
         (["retina-r50-oc-1x-dota", "--data", "d", "--lr", 0.1], "--lr is the recipe's"),
     ],
 )
-def test_wrong_words_leave_with_2(words, said, tmp_path, capsys):
+def test_wrong_words_leave_with_2(words, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as leave:
         run("train", *words, "--out", tmp_path / "run")
-    assert leave.value.code == 2 and said in capsys.readouterr().err
+    assert leave.value.code == 2 and message in capsys.readouterr().err

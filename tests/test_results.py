@@ -14,7 +14,7 @@ from atss_nb.cli.results import PROTOCOL_NAMES
 from atss_nb.core.errors import LabelError
 from atss_nb.data.detections import Detections
 from atss_nb.evaluation.evaluate import PROTOCOLS
-from atss_nb.evaluation.task1 import read_results, write_task1
+from atss_nb.evaluation.task1 import check_image_ids, read_results, write_task1
 
 GOLDEN = Path(__file__).parent / "golden"
 SET = GOLDEN / "09_eval_ties"
@@ -145,29 +145,37 @@ def test_the_command_answers_empty_sides(tmp_path, protocol, labels, results, ap
     )
     words = [word for pair in files.items() for word in pair]
     assert run("eval", *paths, "--protocol", protocol, "--compare", *words) == 0
-    told, page = json.loads(files["--json"].read_text()), files["--report"].read_text(encoding="utf-8")
-    assert told["AP50"] == ap and told["images"] == 2
+    written, page = json.loads(files["--json"].read_text()), files["--report"].read_text(encoding="utf-8")
+    assert written["AP50"] == ap and written["images"] == 2
     assert not re.search(r"\b(nan|NaN|None)\b", page)
 
 
 def test_classes_that_are_nowhere_are_said(tmp_path, capsys):
     paths = make(tmp_path, {"a": SQUARE + " ship\n"}, {"ship": f"a 0.9 {SQUARE}\n"})
     assert run("eval", *paths, "--classes", "shp", "--json", tmp_path / "o.json") == 0
-    said, told = capsys.readouterr().out, json.loads((tmp_path / "o.json").read_text())
-    assert "neither in the results nor in the labels: shp" in said and "asked for: ship" in said
-    assert told["AP50"] is None and set(told["per_class"]["shp"].values()) == {None}
+    message, written = capsys.readouterr().out, json.loads((tmp_path / "o.json").read_text())
+    assert "neither in the results nor in the labels: shp" in message and "asked for: ship" in message
+    assert written["AP50"] is None and set(written["per_class"]["shp"].values()) == {None}
 
 
 def test_the_command_names_nan_and_double_images_in_one_line(tmp_path, capsys):
     (tmp_path / "set.txt").write_text("a\nb\na\n")
-    for score, words, said in (
+    for score, words, message in (
         (0.5, ["--imageset", tmp_path / "set.txt"], "line 3: 'a'"),
         ("nan", [], "line 1"),
     ):
         paths = make(tmp_path, {"a": SQUARE + " ship\n", "b": ""}, {"ship": f"a {score} {SQUARE}\n"})
         assert run("eval", *paths, *words) == 1
         error = capsys.readouterr().err
-        assert said in error and error.count("\n") == 1
+        assert message in error and error.count("\n") == 1
+
+
+def test_only_task1_files_need_names_without_spaces(tmp_path):
+    box = torch.tensor([[10.0, 8, 8, 4, 0.3]])
+    one = Detections(box, torch.tensor([0]), ("ship",), torch.tensor([0.9]), "pier 4")
+    check_image_ids([one.image_id])
+    with pytest.raises(ValueError, match="'pier 4': a Task1 file separates by spaces"):
+        write_task1(tmp_path, [one])
 
 
 def test_strange_corners_have_a_result(tmp_path):

@@ -295,7 +295,7 @@ def test_decoding_is_differentiable_and_broadcasts():
 
 @pytest.mark.parametrize("side", [0.0, -3.0, math.nan])
 def test_boxes_without_sides_are_refused(side):
-    boxes = torch.tensor([[0.0, 0, 5, 5, 0], [0, 0, side, 5, 0]])
+    boxes = torch.tensor([[0.0, 0, 0.5, 5, 0], [0, 0, side, 5, 0]])
     with pytest.raises(ValueError, match="boxes, row 1: expected sides > 0"):
         DeltaXYWHA("le90").encode(boxes.abs().nan_to_num(1) + 1, boxes)
 

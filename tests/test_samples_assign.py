@@ -15,7 +15,7 @@ from atss_nb.samples import anchors as anchors_module
 from atss_nb.samples import assign as module
 from atss_nb.samples import nearest as nearest_module
 from atss_nb.samples import overlapping as overlapping_module
-from atss_nb.samples.anchors import AnchorGrid, Anchors, compare
+from atss_nb.samples.anchors import AnchorGrid, AnchorLevel, Anchors, compare
 from atss_nb.samples.assign import ATSS, CenterSampling, MaxIoU
 from atss_nb.samples.claims import stack_ground_truths
 from atss_nb.samples.explanation import Reason
@@ -170,9 +170,9 @@ def test_a_batch_is_its_images(rule):
         assert torch.equal(together.gt_index[i], alone.gt_index)
         assert torch.equal(together.iou[i], alone.iou)
         plain = rule(anchors, boxes).gt_index
-        told = torch.where(flags, -2, torch.arange(len(flags)))
-        told = torch.cat([told, torch.tensor([-2, -1])])  # index -2 and -1 stay what they are
-        assert torch.equal(alone.gt_index, told[plain])
+        owners = torch.where(flags, -2, torch.arange(len(flags)))
+        owners = torch.cat([owners, torch.tensor([-2, -1])])  # index -2 and -1 stay what they are
+        assert torch.equal(alone.gt_index, owners[plain])
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
@@ -204,6 +204,18 @@ def test_explanations_explain(rule):
     starts = torch.tensor([level.start for level in anchors.levels])
     level = torch.bucketize(why.index.contiguous(), starts, right=True) - 1
     assert torch.equal(level, why.level.expand_as(level))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_a_batch_is_explained_image_by_image(rule):
+    "The rows of each image's ground truths, whatever happens in the others."
+    dice = torch.Generator().manual_seed(8)
+    anchors = AnchorGrid(scales_per_octave=2)((160, 200))
+    images = [random_boxes(n, (160, 200), dice) for n in (5, 0, 9, 1)]
+    together, alone = rule.explain(anchors, images), [rule.explain(anchors, b) for b in images]
+    assert (together.reason == Reason.POSITIVE).any()
+    for name in ("index", "reason", "distance", "iou", "margin", "inside"):
+        assert torch.equal(getattr(together, name), torch.cat([getattr(one, name) for one in alone])), name
 
 
 @settings(max_examples=60, deadline=None)
@@ -391,6 +403,14 @@ def test_an_overlap_exactly_at_a_threshold_reaches_it(path, request):
     assert reasons == [Reason.POSITIVE, Reason.BETWEEN, Reason.BELOW_THRESHOLD]
 
 
+def test_both_ends_of_a_range_of_sizes_are_in_it():
+    "An object that reaches exactly 64 px from its center belongs to the levels up to and from 64 px."
+    anchors, box = AnchorGrid((8, 16))((160, 160)), torch.tensor([[64.0, 64, 128, 128, 0]])
+    index = CenterSampling(0.5, ((-1, 64), (64, inf)))(anchors, box).gt_index
+    at = (anchors.boxes[:, :2] == 64).all(1)
+    assert at.sum() == 2 and torch.equal(index >= 0, at)
+
+
 def test_the_best_anchor_needs_min_pos():
     "Exactly `min_pos` is enough; the overlap that is reported is its own, whatever came before."
     anchors, boxes = (
@@ -520,6 +540,10 @@ def test_wrong_arguments_are_refused():
         ATSS(k=0)(anchors, boxes)
     with pytest.raises(ValueError, match="levels on grids"):
         CenterSampling()(Anchors.loose([boxes] * 5), boxes)
+    grid = AnchorGrid((8,))((64, 64))
+    mixed = Anchors(grid.boxes, (*grid.levels, AnchorLevel(0, 1, 0, start=len(grid))))
+    with pytest.raises(ValueError, match="expected 2 levels on grids"):
+        CenterSampling(ranges=((-1, 64), (64, inf)))(mixed, boxes)
     with pytest.raises(ValueError, match="expected 5 levels"):
         CenterSampling()(AnchorGrid(strides=(8,))((64, 64)), boxes)
 

@@ -1,5 +1,6 @@
 "Submissions: what is refused before anything is written, and what comes back."
 
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from atss_nb.cli.main import main
 from atss_nb.core.errors import LabelError
 from atss_nb.evaluation.submission import check_submission, dota_classes, read_submission, write_submission
+from atss_nb.training.checkpoints import load_checkpoint
 
 GOLDEN = Path(__file__).parent / "golden/09_eval_noties"
 GOOD = "a 0.123456789012345 0 0 20 0 20 10 0 10\n"
@@ -75,7 +77,7 @@ def test_what_is_allowed_but_costs_points_is_noted(tmp_path):
     "More than twenty scores, all of two decimals; tiles of either style; images of the set without a detection."
     (tmp_path / "set.txt").write_text("a\nb\nc\n")
     folder = results(tmp_path, **dict.fromkeys(dota_classes(["ship"]), ""))
-    for text, said in (
+    for text, expected in (
         (row("a", [0.25] * 20), []),
         (row("a", [0.25] * 20 + [0.255]), []),
         (row("a", [0.25] * 21), ["two decimals at most"]),
@@ -84,7 +86,9 @@ def test_what_is_allowed_but_costs_points_is_noted(tmp_path):
     ):
         (folder / "Task1_ship.txt").write_text(text)
         notes = check_submission(folder).notes
-        assert len(notes) == len(said) and all(s in n for s, n in zip(said, notes, strict=True)), notes
+        assert len(notes) == len(expected) and all(s in n for s, n in zip(expected, notes, strict=True)), (
+            notes
+        )
     (folder / "Task1_ship.txt").write_text(row("a", [0.255, 0.5]))
     assert check_submission(folder, tmp_path / "set.txt").notes == ("2 of 3 images have no detection",)
     (folder / "Task1_ship.txt").write_text("".join(row(name, [0.255]) for name in "abc"))
@@ -114,3 +118,20 @@ def test_the_command(tmp_path, capsys):
     out = tmp_path / "x.zip"
     assert main(["submit", str(results(tmp_path, ship=GOOD)), str(out)]) == 0
     assert "1 detections of 15 classes" in capsys.readouterr().out and out.exists()
+
+
+def test_a_zip_that_unpacks_to_unbelievably_much_is_refused(tmp_path):
+    for name, text in (("bomb.zip", "0" * 9_000_000), ("twice.zip", "")):
+        with (
+            warnings.catch_warnings(),
+            zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive,
+        ):
+            warnings.simplefilter("ignore")
+            for _ in range(2 - bool(text)):
+                archive.writestr("Task1_ship.txt", text)
+    with pytest.raises(ValueError, match="bomb.zip: its .* bytes unpack to 9000000; expected"):
+        read_submission(tmp_path / "bomb.zip")
+    with pytest.raises(ValueError, match="twice.zip: a name is there twice"):
+        read_submission(tmp_path / "twice.zip")
+    with pytest.raises(ValueError, match="bomb.zip.*unpack to"):
+        load_checkpoint(tmp_path / "bomb.zip")

@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from atss_nb.cli.main import atss
 from atss_nb.data.dota import DOTA_V10_CLASSES
 from atss_nb.model.config import ModelConfig, SecondStage
 from atss_nb.model.targets import RunHooks
@@ -267,14 +268,14 @@ def test_counted_samples_are_those_of_the_assigner(config):
     images, targets = collate([data[i] for i in range(4)])
     found = count_samples(model, images, targets)
     anchors = model.anchor_grid((128, 128))  # 96 px, padded to the coarsest stride
-    told = [model.assigner(anchors, t["boxes"]).gt_index for t in targets]
-    wanted = [
+    assigned = [model.assigner(anchors, t["boxes"]).gt_index for t in targets]
+    expected = [
         int((t == g).sum())
-        for t, target in zip(told, targets, strict=True)
+        for t, target in zip(assigned, targets, strict=True)
         for g in range(len(target["boxes"]))
     ]
-    assert found["positives"] == pytest.approx(sum(wanted) / len(wanted))
-    assert found["orphans"] == pytest.approx(sum(n == 0 for n in wanted) / len(wanted))
+    assert found["positives"] == pytest.approx(sum(expected) / len(expected))
+    assert found["orphans"] == pytest.approx(sum(n == 0 for n in expected) / len(expected))
 
 
 def test_config_of_an_older_checkpoint_is_read():
@@ -282,3 +283,15 @@ def test_config_of_an_older_checkpoint_is_read():
     for name in ("ema", "accumulate", "patience", "compile", "save_every"):
         del text[name]
     assert TrainConfig.from_json(json.dumps(text)) == TrainConfig(data="x")
+
+
+def test_the_command_does_the_run_that_python_suggests(tmp_path):
+    write_scenes(tmp_path / "data/train", n=4, size=64, seed=0)
+    config = TrainConfig.suggest(tmp_path / "data", epochs=1, batch_size=2)
+    train(config, tmp_path / "python", progress=False)
+    words = ["--data", tmp_path / "data", "--out", tmp_path / "command", "--epochs", 1, "--batch-size", 2]
+    assert atss("train", *words, "--device", "cpu")[0] == 0
+    of_python, of_command = (tmp_path / name for name in ("python", "command"))
+    assert (of_python / "config.json").read_text() == (of_command / "config.json").read_text()
+    ours, theirs = (load_checkpoint(run / "last.pt")["model"] for run in (of_python, of_command))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)

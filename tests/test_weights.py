@@ -114,10 +114,10 @@ def test_turned_anchors_say_the_same_boxes(angle, kind, grid, sure):
     deltas = torch.randn(len(theirs), 5, generator=torch.Generator().manual_seed(0)) / 2
     mine = [quarter_turned(one.flatten(), angle, grid.sizes(1)) for one in deltas.split(per)]
     got = coder.decode(grid((384, 512)).boxes, torch.cat(mine).view(-1, 5))
-    wanted = coder.decode(theirs, deltas)
-    got, wanted = (boxes.view(-1, per, 5)[:, sure].reshape(-1, 5) for boxes in (got, wanted))
-    assert torch.allclose(got[:, :2], wanted[:, :2], atol=1e-2)
-    assert box_iou_rotated(got, wanted, aligned=True).min() > 0.999
+    expected = coder.decode(theirs, deltas)
+    got, expected = (boxes.view(-1, per, 5)[:, sure].reshape(-1, 5) for boxes in (got, expected))
+    assert torch.allclose(got[:, :2], expected[:, :2], atol=1e-2)
+    assert box_iou_rotated(got, expected, aligned=True).min() > 0.999
 
 
 def test_squares_between_octaves_cannot_be_brought_over():
@@ -172,9 +172,9 @@ def test_a_recorded_head_detects_the_same_after_the_file(peer: Peer, tmp_path):
     for parameter in model.head.parameters():
         parameter.data.zero_()
     load_peer(model, read_peer(tmp_path / "head.pth"), "mmrotate-1.x" if peer.paper else "mmrotate-0.x")
-    said = model.head([peer.read(f"feat{i}") for i in range(3)])
+    predicted = model.head([peer.read(f"feat{i}") for i in range(3)])
     for image in (0, 1):
-        one = HeadOutput(*(None if x is None else x[image].detach() for x in said))
+        one = HeadOutput(*(None if x is None else x[image].detach() for x in predicted))
         assert_same_detections(peer, one, image, grid((128, 192)))
 
 
@@ -245,10 +245,10 @@ def test_the_command_brings_a_checkpoint_over(layout, name, tmp_path, capsys):
     model, classes = load_weights(out)
     assert (classes, model.config) == (list(recipe.data.classes), recipe.model)
     image = [torch.rand(3, 96, 128, generator=torch.Generator().manual_seed(0))]
-    (wanted,), (found,) = source(image), model(image)
-    assert len(wanted["boxes"]) > 20 and torch.equal(found["labels"], wanted["labels"])
-    torch.testing.assert_close(found["scores"], wanted["scores"])
-    assert box_iou_rotated(found["boxes"], wanted["boxes"], aligned=True).min() > 0.99
+    (expected,), (found,) = source(image), model(image)
+    assert len(expected["boxes"]) > 20 and torch.equal(found["labels"], expected["labels"])
+    torch.testing.assert_close(found["scores"], expected["scores"])
+    assert box_iou_rotated(found["boxes"], expected["boxes"], aligned=True).min() > 0.99
 
 
 WRONG = {  # recipe: what is said of a checkpoint of retina-r50-le135-1x-dota

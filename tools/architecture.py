@@ -131,17 +131,17 @@ def page(text: str) -> str:
 
 
 def main() -> None:
-    wanted = {PICTURE: picture()}
+    pages = {PICTURE: picture()}
     if PAGE.exists():
-        wanted[PAGE] = page(PAGE.read_text(encoding="utf-8"))
+        pages[PAGE] = page(PAGE.read_text(encoding="utf-8"))
     old = [
-        path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text
+        path for path, text in pages.items() if not path.exists() or path.read_text(encoding="utf-8") != text
     ]
     if "--check" in sys.argv and old:
         names = ", ".join(str(path.relative_to(ROOT)) for path in old)
         sys.exit(f"{names}: not what the code imports; run make format")
     for path in old:
-        path.write_text(wanted[path], encoding="utf-8")
+        path.write_text(pages[path], encoding="utf-8")
 
 
 if __name__ == "__main__":

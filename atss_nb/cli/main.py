@@ -65,9 +65,9 @@ def _lab(args: argparse.Namespace) -> int:
     "Open JupyterLab on the index notebook."
     folder = _notebooks_folder(args.folder)
     root = hasattr(os, "geteuid") and os.geteuid() == 0  # as in a container; JupyterLab wants to be told
-    wanted = {"--no-browser": args.no_browser, "--allow-root": root}
+    flags = {"--no-browser": args.no_browser, "--allow-root": root}
     options = [f"--notebook-dir={folder}", "--LabApp.default_url=/lab/tree/index.ipynb"]
-    options += [name for name, on in wanted.items() if on]
+    options += [name for name, on in flags.items() if on]
     return subprocess.call([sys.executable, "-m", "jupyterlab", *options])
 
 

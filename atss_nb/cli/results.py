@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .runs import DEVICE
 from ..core.files import replacing
+from ..core.options import missing
 from ..core.outputs import claim_files
 
 PROTOCOL_NAMES = ("dota-devkit", "mmrotate", "hrsc-voc07", "hrsc-voc12", "coco", "probiou")
@@ -105,7 +106,7 @@ def _test(args: argparse.Namespace) -> None:
 
     rules = {"protocol": args.protocol, "metric": args.metric}
     if not args.run.is_dir():
-        raise FileNotFoundError(f"{args.run}: expected a run folder")
+        raise missing(args.run, "run folder")
     with claim_files([args.run / f"{args.split}.json", args.run / "report.html"], "test"):
         score_run(args.run, args.split, args.data, choose_device(args.device), labels=args.labels, **rules)
     print(f"wrote {args.run / args.split}.json and {args.run / 'report.html'}")
@@ -158,8 +159,8 @@ def _score_files(args: argparse.Namespace) -> None:
     from atss_nb.evaluation.breakdown import Analysis, analyze
     from atss_nb.evaluation.protocols import protocol_table
 
-    files, wanted = _read(args), {"metric": args.metric, "protocol": args.protocol}
-    result = analyze(files.case, **wanted) if args.report or args.compare else files.evaluate(**wanted)
+    files, rules = _read(args), {"metric": args.metric, "protocol": args.protocol}
+    result = analyze(files.case, **rules) if args.report or args.compare else files.evaluate(**rules)
     notes = [*files.notes, *getattr(result, "notes", ())]
     evaluation = result.evaluation if isinstance(result, Analysis) else result
     print(evaluation.summary(), *(f"note: {note}" for note in notes), sep="\n")

@@ -10,25 +10,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..core.outputs import claim_files
 
 
-def _asked(args: argparse.Namespace):  # a TrainConfig
-    "What a command line says of a run."
+def _asked(args: argparse.Namespace) -> dict:  # attributes of a TrainConfig
+    "What a command line says of a run; the data say the rest."
     from atss_nb.model.config import ModelConfig
-    from atss_nb.training.settings import TrainConfig
 
-    names = ("data", "format", "balance", "batch_size", "accumulate", "lr", "precision", "compile", "ema")
-    names += ("patience", "workers", "seed")
-    small = args.model == "small"
-    model = ModelConfig.small() if small else ModelConfig.resnet(int(args.model[6:]), weights=args.weights)
-    chosen = {name: getattr(args, name) for name in names}
-    classes = tuple(args.classes)
-    return TrainConfig(model=model, classes=classes, keep_empty=not args.skip_empty, **chosen)
+    names = ("format", "balance", "batch_size", "accumulate", "lr", "precision", "compile", "ema", "zoom")
+    names += ("patience", "workers", "seed", "size", "epochs")
+    asked = {name: value for name in names if (value := getattr(args, name)) is not None}
+    if args.model != "small":
+        asked["model"] = ModelConfig.resnet(int(args.model[6:]), weights=args.weights)
+    return asked | {"classes": tuple(args.classes), "keep_empty": not args.skip_empty}
 
 
 def _say(text: str) -> None:
@@ -40,25 +37,15 @@ def _say(text: str) -> None:
 def _train_config(args: argparse.Namespace):  # a TrainConfig
     "The run that a command line describes, with what was left open chosen from the data."
     from atss_nb.training.checkpoints import load_checkpoint
-    from atss_nb.training.settings import (
-        TrainConfig,
-        open_split,
-        suggest_epochs,
-        suggest_size,
-        suggest_strides,
-    )
+    from atss_nb.training.settings import TrainConfig
 
     if not args.data:  # only a run that goes on may leave it out
         last = args.out / "last.pt"
         return TrainConfig.from_json(load_checkpoint(last)["config"], last)
-    config = _asked(args)
-    data, model = open_split(config, "train"), config.model
-    size = suggest_size(data) if args.size is None else args.size
-    epochs = args.epochs or suggest_epochs(len(data), config.batch_size)
-    strides = suggest_strides(data, size) if args.model == "small" else model.strides
-    _say(f"{len(data)} training images, classes {', '.join(data.classes)}")
-    _say(f"long side {size or 'as it is'} px, levels from stride {strides[0]}, {epochs} epochs")
-    return replace(config, size=size, epochs=epochs, model=replace(model, strides=strides))
+    config = TrainConfig.suggest(args.data, **_asked(args))
+    size, turns = config.size or "as it is", "" if config.quarter_turns else ", no quarter turns"
+    _say(f"long side {size} px, levels from stride {config.model.strides[0]}, {config.epochs} epochs{turns}")
+    return config
 
 
 def _wrong_use(text: str) -> None:
@@ -178,11 +165,8 @@ _HOW: dict[str, dict[str, Any]] = {
     "--accumulate": {"type": int, "default": 1, "help": "parts of a batch, one after the other: less memory"},
     "--precision": {"default": "auto", "choices": ["auto", "float32", "bfloat16", "float16"]},
     "--compile": {"action": "store_true", "help": "compile the network: slow to start, faster on a GPU"},
-    "--ema": {
-        "type": float,
-        "default": 0.0,
-        "help": "keep averaged weights, such as 0.998; 0: the last ones",
-    },
+    "--ema": {"type": float, "help": "keep averaged weights, such as 0.998; 0: the last ones"},
+    "--zoom": {"type": float, "help": "resize half of the training images by up to this factor, in or out"},
     "--patience": {
         "type": int,
         "default": 0,

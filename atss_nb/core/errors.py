@@ -40,7 +40,7 @@ def wrong(path: Path, place: int | str, value: object, expected: str) -> LabelEr
 
 
 class collecting:  # noqa: N801  used like a function; a generator would cost as much as reading a line
-    "A context that puts a LabelError on the list of problems, if there is one."
+    "A context that puts a LabelError, or a file that cannot be read, on the list of problems, if there is one."
 
     def __init__(self, problems: list[str] | None):
         """
@@ -52,7 +52,7 @@ class collecting:  # noqa: N801  used like a function; a generator would cost as
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind, error, trace) -> bool:
-        if self.problems is None or not isinstance(error, LabelError):
+        if self.problems is None or not isinstance(error, LabelError | OSError):
             return False
         self.problems.append(str(error))
         return True

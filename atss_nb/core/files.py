@@ -116,6 +116,9 @@ def json_value(text: str, path: Path, line: int = 1) -> Any:
         raise wrong(path, line, str(error), "JSON of a sane depth and size") from None
 
 
+_LARGEST = 3.4e38  # what 32 bits hold; boxes become that
+
+
 def as_number(value: Any) -> float:
     """The number that stands there.
 
@@ -123,10 +126,11 @@ def as_number(value: Any) -> float:
         value: text, or what a JSON file holds
 
     Returns:
-        nan where it is no number
+        nan where it is no number, or none that 32 bits hold
     """
     try:
-        return float(value) if not isinstance(value, bool) and "_" not in str(value) else math.nan
+        number = float(value) if not isinstance(value, bool) and "_" not in str(value) else math.nan
+        return number if abs(number) <= _LARGEST else math.nan
     except (TypeError, ValueError, OverflowError):
         return math.nan
 

@@ -50,14 +50,14 @@ def distinct_names(paths: Sequence[str | Path]) -> list[str]:
     Returns:
         in the order of the paths
     """
-    paths = [Path(os.path.abspath(path)) for path in paths]
-    stems = [path.stem for path in paths]
-    if len(set(stems)) == len(paths):
+    files = [Path(os.path.abspath(path)) for path in paths]
+    stems = [file.stem for file in files]
+    if len(set(stems)) == len(files):
         return stems
-    home = os.path.commonpath([path.parent for path in paths])
-    inside = [PurePosixPath(path.relative_to(home)) for path in paths]
-    short = [str(path.with_suffix("")) for path in inside]
-    return short if len(set(short)) == len(paths) else [str(path) for path in inside]
+    home = os.path.commonpath([file.parent for file in files])
+    inside = [PurePosixPath(file.relative_to(home)) for file in files]
+    short = [str(file.with_suffix("")) for file in inside]
+    return short if len(set(short)) == len(files) else [str(file) for file in inside]
 
 
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

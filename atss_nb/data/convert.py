@@ -19,7 +19,7 @@ from ..core.errors import listing, raise_problems, summary, warn
 from ..core.files import replacing
 from ..core.images import image_size
 from ..core.names import image_file_name
-from ..core.options import choose
+from ..core.options import choose, missing
 from .detections import Detections
 from .dota import check_classes
 from .folders import LabelledImage
@@ -35,8 +35,8 @@ def detect_format(src: str | Path) -> str:
     """
     src = Path(src)
     if not src.is_dir():
-        raise FileNotFoundError(f"{src}: there is no such folder")
-    found = [name for name, form in FORMATS.items() if form.looks(src)]
+        raise missing(src, "folder")
+    found = [name for name, form in FORMATS.items() if form.matches(src)]
     if len(found) != 1:
         seems = f"it looks like {' and '.join(found)}" if found else listing(src)
         raise ValueError(f"{src}: say which format it is, one of {', '.join(FORMATS)}; {seems}")
@@ -66,8 +66,8 @@ class LabelledSet:
             "trainval": ("train", "val", "trainval"),
             "train": ("train", "trainval"),
         }  # HRSC2016 may have no train
-        wanted = more.get(name, (name,))
-        return [one for one in self.images if one.split in wanted]
+        splits = more.get(name, (name,))
+        return [one for one in self.images if one.split in splits]
 
 
 def read_dataset(
@@ -84,6 +84,8 @@ def read_dataset(
         problems: where problems are noted; None: LabelError with all of them
     """
     check_classes(classes)
+    if not Path(src).exists():
+        raise missing(src, "data set")
     format, found = format or detect_format(src), [] if problems is None else problems
     images, order = _find_format(format).load(Path(src), classes, found)
     if problems is None:

@@ -19,9 +19,10 @@ from tqdm.auto import tqdm
 
 from ..core.errors import summary
 from ..core.files import fingerprint
-from ..core.images import LARGEST, check_image
+from ..core.images import check_image
 from .convert import LabelledSet, read_dataset
 from .folders import LabelledImage
+from .obstacles import find_obstacles
 from ..geometry.boxes import poly2obb
 from ..geometry.overlap import box_iou_rotated
 
@@ -182,17 +183,10 @@ def _twins(
         yield *kind, " = ".join(str(one.image) for one in group)
 
 
-def _odd_names(data: LabelledSet) -> Iterator[tuple[str, str, str]]:  # severity, kind, where
-    "Classes in two spellings, and classes that are tested but never trained."
-    names = {one.split: set() for one in data.images}
-    for one in data.images:
-        names[one.split] |= set(one.annotation.names if one.annotation else ())
-    spelled = Counter(name.lower() for name in set().union(*names.values()))
+def _two_spellings(data: LabelledSet) -> Iterator[tuple[str, str, str]]:  # severity, kind, where
+    names = {name for one in data.images if one.annotation for name in one.annotation.names}
+    spelled = Counter(name.lower() for name in names)
     yield from (("warnings", "two spellings", name) for name, n in spelled.items() if n > 1)
-    trained = names.get("train", names.get("trainval", set()))
-    for split in sorted(names.keys() & {"val", "test"}) if trained else ():
-        for name in sorted(names[split] - trained):
-            yield "warnings", "class never trained", f"{name}, in {split}: name it with --classes"
 
 
 def _all_polys(data: LabelledSet) -> np.ndarray:  # (objects, 4, 2)
@@ -274,8 +268,6 @@ def examine(
     data = read_dataset(format, src, classes, problems)
     pictures = _look_at_all([one.image for one in data.images if one.image], decode, workers, progress)
     findings = [("errors", "cannot be read", p.error) for p in pictures.values() if p.error]
-    huge = [path for path, p in pictures.items() if p.size and math.prod(p.size) > LARGEST]
-    findings += [("warnings", "too large to train on", f"{path}: cut it with atss split") for path in huge]
     known = {p.error for p in pictures.values()}
     findings += [("errors", "labels and pairs", text) for text in problems if text not in known]
     for one in (one for one in data.images if one.annotation is not None):
@@ -287,7 +279,8 @@ def examine(
     for severity, kind, where in (
         *findings,
         *_twins(data, pictures),
-        *_odd_names(data),
+        *_two_spellings(data),
+        *find_obstacles(data, {path: p.size for path, p in pictures.items() if p.size}, classes or ()),
         *_nothing_turned(data),
     ):
         getattr(report, severity).setdefault(kind, []).append(where)

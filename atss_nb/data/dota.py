@@ -28,7 +28,8 @@ DOTA_V20_CLASSES = (*DOTA_V15_CLASSES, "airport", "helipad")
 def _quick_numbers(fields: Sequence) -> list[float]:
     "All at once, as a good line allows; nothing where a field needs a closer look."
     try:
-        return [] if "_" in "".join(fields) else list(map(float, fields))
+        numbers = [] if "_" in "".join(fields) else list(map(float, fields))
+        return numbers if max(map(abs, numbers), default=0.0) < 1e38 else []
     except (TypeError, ValueError):
         return []
 

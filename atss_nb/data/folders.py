@@ -153,7 +153,8 @@ def pair(
     if background and len(bare) < len(pairs):
         _without_objects(bare, where)
     elif not optional:
-        problems += [f"{one.image}: no label file {one.name}{suffix}" for one in bare]
+        advice = "; an empty one says that there is no object" if suffix == ".txt" else ""
+        problems += [f"{one.image}: no label file {one.name}{suffix}{advice}" for one in bare]
     return pairs
 
 

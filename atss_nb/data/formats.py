@@ -56,7 +56,7 @@ class Format:
     """How a kind of data set lies on the disk, and what its labels can hold.
 
     Attributes:
-        looks: whether a folder looks like one
+        matches: whether a folder looks like one
         load: (root, classes, problems) -> images with annotations, names in the format's order or None
         save: (root, images with annotations, class names): writes labels, not images
         image: where an image goes, without suffix
@@ -69,7 +69,7 @@ class Format:
         lists: an image without labels or detections leaves a trace
     """
 
-    looks: Callable[[Path], bool]
+    matches: Callable[[Path], bool]
     load: Callable
     save: Callable
     image: str
@@ -120,11 +120,11 @@ def _save_each(
         _write_lists(root / lists, images)
 
 
-def _each(looks, find, read, write, image: str, label: str, lists: str = "", **holds) -> Format:
+def _each(matches, find, read, write, image: str, label: str, lists: str = "", **holds) -> Format:
     "A format with a label file for each image."
     load = partial(_load_each, find=find, read=read)
     return Format(
-        looks, load, partial(_save_each, label=label, write=write, lists=lists), image, label, **holds
+        matches, load, partial(_save_each, label=label, write=write, lists=lists), image, label, **holds
     )
 
 

@@ -20,13 +20,13 @@ def compare_protocols(case: Case) -> list[Evaluation]:
     Returns:
         those of COCO only where its evaluator is installed
     """
-    wanted = [
+    pairs = [
         (name, metric)
         for name, protocol in PROTOCOLS.items()
         for metric in (protocol.metrics if len(protocol.metrics) == 1 else ("voc07", "area"))
     ]
     results = []
-    for name, metric in wanted:
+    for name, metric in pairs:
         with contextlib.suppress(ImportError):
             results.append(evaluate_case(case, metric, protocol=name))
     return results

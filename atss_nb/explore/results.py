@@ -4,7 +4,6 @@
 
 __all__ = ['Suppression', 'PrecisionRecall', 'TrainingPlayer']
 
-import json
 from pathlib import Path
 
 import torch
@@ -12,6 +11,8 @@ from ipywidgets import FloatSlider, Play, ToggleButtons
 from torch import Tensor
 from traitlets import Float, Unicode
 
+from ..core.errors import wrong
+from ..core.files import json_value, read_text
 from ..evaluation.evaluate import evaluate, match_image
 from .explorers import Explorer, control
 from ..geometry.nms import nms_rotated, soft_nms_rotated
@@ -165,10 +166,10 @@ def _read_recording(
     path = Path(run) / "watched.jsonl"
     if not path.exists():
         raise FileNotFoundError(f"{path}: this run recorded no image; `atss demo` records one")
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    rows = [json.loads(line) for line in lines if line[-1] == "\n"]
-    if not rows or "image" not in rows[0]:
-        raise ValueError(f"{path}: expected a first line with the image and its objects")
+    lines = read_text(path).split("\n")[:-1]  # the last one may be cut off
+    rows = [json_value(line, path, number) for number, line in enumerate(lines, start=1)]
+    if not rows or not isinstance(rows[0], dict) or "image" not in rows[0]:
+        raise wrong(path, 1, lines[:1], "the image and its objects")
     return rows[0], rows[1:]
 
 

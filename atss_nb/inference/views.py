@@ -164,14 +164,18 @@ def size_of(image: Tensor | str | Path) -> tuple[int, int]:
     Returns:
         H, W [px]
     """
-    return tuple(image.shape[-2:]) if isinstance(image, Tensor) else check_image(image)
+    if not isinstance(image, Tensor):
+        return check_image(image)
+    if image.ndim != 3:
+        raise ValueError(f"image: expected (3, H, W), got shape {tuple(image.shape)}")
+    return tuple(image.shape[-2:])
 
 
 def _crop(source, window: Window) -> Tensor:  # source: a tensor or a reader -> (3, h, w) in [0, 1]
     x0, y0, x1, y1 = window
     given = isinstance(source, Tensor)
     part = source[:, y0:y1, x0:x1] if given else torch.from_numpy(source.read(*window).copy()).movedim(-1, 0)
-    return part if part.is_floating_point() else part.float() / 255
+    return part.float() / 255 if part.dtype == torch.uint8 else part
 
 
 def views_of(

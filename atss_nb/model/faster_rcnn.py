@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.devices import send, send_targets
+from ..core.devices import send_targets
 from ..geometry.boxes import AngleDef, regularize
 from ..geometry.nms import batched_nms_rotated
 from .config import ModelConfig
+from .detect import DetectionModel
 from .losses import smooth_l1_loss
 from .roi_heads import RoIHead, RoIOutput, multiscale_roi_align
 from atss_nb.model.rpn import (
@@ -27,16 +28,7 @@ from atss_nb.model.rpn import (
     rpn_losses,
     upright_boxes,
 )
-from atss_nb.model.targets import (
-    DEFAULT_HOOKS,
-    AnchorTargets,
-    RunHooks,
-    assign_targets,
-    check_images,
-    check_targets,
-    ignored_objects,
-    normalized_batch,
-)
+from .targets import DEFAULT_HOOKS, AnchorTargets, RunHooks, ignored_objects, normalized_batch
 from ..samples.anchors import AnchorGrid, Anchors
 from ..samples.assign import MaxIoU
 from ..samples.coders import DeltaXYWHA
@@ -151,7 +143,7 @@ class FirstStage(NamedTuple):
     proposals: list[Tensor]
 
 
-class FasterRCNN(nn.Module):
+class FasterRCNN(DetectionModel):
     "Two-stage detector: `model(images, targets)` -> losses in training, `model(images)` -> predictions in evaluation."
 
     def __init__(
@@ -170,34 +162,17 @@ class FasterRCNN(nn.Module):
             num_classes: K
             config: with a second stage
         """
-        super().__init__()
-        stage, self.config, self.num_classes = config.second_stage, config, num_classes
-        self.backbone, self.anchor_grid, self.assigner = backbone, anchor_grid, assigner
+        super().__init__(backbone, anchor_grid, assigner, num_classes, config)
+        stage = config.second_stage
         self.roi_strides = [s for s in backbone.strides if s in backbone.body.strides]  # no grown levels
         self.rpn = RPNHead(config.channels, len(anchor_grid.sizes(1)), 5 if stage.oriented else 4)
         options = stage.size, stage.width, stage.class_agnostic, stage.upright_branch
         self.head = RoIHead(config.channels, num_classes, *options)
         self.rpn_coder = DeltaXYWHA.preset(config.angle) if stage.oriented else UPRIGHT_CODER
         self.coder = DeltaXYWHA.preset(config.angle, stds=stage.stds)
-        self.run_hooks = DEFAULT_HOOKS  # a run may put its own here
 
-    def forward(
-        self, images: Sequence[Tensor], targets: Sequence[dict] | None = None
-    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """Losses by name in training, predictions (boxes, scores, labels) of each image in evaluation.
-
-        Args:
-            images: B images (3, H, W), float in [0, 1]
-            targets: B dicts: boxes, labels, perhaps ignore, difficult
-        """
-        check_images(images)
-        if self.training:
-            check_targets(targets, len(images), self.num_classes)
-        device = next(self.parameters()).device
-        images, targets = [send(x, device) for x in images], send_targets(targets or (), device)
-        first = self.first_stage(images)
-        if not self.training:
-            return self._predictions(first, [x.shape[-2:] for x in images])
+    def _losses(self, images: Sequence[Tensor], targets: Sequence[dict]) -> dict[str, Tensor]:
+        first, targets = self.first_stage(images), send_targets(targets, images[0].device)
         matched = self.assign(first.anchors, targets)
         losses = rpn_losses(first.outputs, first.anchors, matched, self.rpn_coder, self.config, self._hooks)
         samples = [
@@ -207,15 +182,11 @@ class FasterRCNN(nn.Module):
         outputs = self.second_stage(first.features, [s.boxes for s in samples])
         return losses | _roi_losses(outputs, samples, self.coder, self._hooks)
 
-    @property
-    def _hooks(self) -> RunHooks:
-        return self.run_hooks if self.training else DEFAULT_HOOKS
-
     def assign(self, anchors: Anchors, targets: Sequence[dict]) -> AnchorTargets:
         "What anchors learn from targets, both on one device; of upright proposals, from the upright boxes around objects."
         if not self.config.second_stage.oriented:
             targets = [{**t, "boxes": upright_boxes(t["boxes"])} for t in targets]
-        return assign_targets(self.assigner, anchors, targets, self.config.train_difficult)
+        return super().assign(anchors, targets)
 
     def first_stage(self, images: Sequence[Tensor]) -> FirstStage:
         """The pyramid, what the proposal network predicts, and what it proposes.
@@ -253,7 +224,8 @@ class FasterRCNN(nn.Module):
         self._hooks.check(outputs.logits, "class logits of the proposals", _image_numbers(proposals))
         return outputs
 
-    def _predictions(self, first: FirstStage, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Tensor]]:
+    def _predictions(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+        first, sizes = self.first_stage(images), [x.shape[-2:] for x in images]
         outputs = self.second_stage(first.features, first.proposals)
         counts = [len(p) for p in first.proposals]
         each = zip(

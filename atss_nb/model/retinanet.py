@@ -14,6 +14,7 @@ from ..core.devices import autocast, send, send_targets
 from ..geometry.boxes import regularize
 from ..geometry.nms import batched_nms_rotated
 from .config import ModelConfig
+from .detect import DetectionModel
 from .gaussian_losses import gwd_loss, kfiou_loss, kld_loss, probiou_loss
 from .heads import HeadOutput
 from atss_nb.model.losses import (
@@ -24,15 +25,7 @@ from atss_nb.model.losses import (
     rotated_iou_loss,
     smooth_l1_loss,
 )
-from atss_nb.model.targets import (
-    DEFAULT_HOOKS,
-    AnchorTargets,
-    RunHooks,
-    assign_targets,
-    check_images,
-    check_targets,
-    normalized_batch,
-)
+from .targets import DEFAULT_HOOKS, AnchorTargets, RunHooks, normalized_batch
 from ..samples.anchors import AnchorGrid, Anchors
 from ..samples.coders import Coder
 from ..samples.explanation import Assigner
@@ -146,7 +139,7 @@ def postprocess(
     return {"boxes": regularize(boxes[kept], config.angle), "scores": score[kept], "labels": label[kept]}
 
 
-class RetinaNet(nn.Module):
+class RetinaNet(DetectionModel):
     "One-stage detector: `model(images, targets)` -> losses in training, `model(images)` -> predictions in evaluation."
 
     def __init__(
@@ -167,42 +160,30 @@ class RetinaNet(nn.Module):
             assigner: which anchor learns which object
             config: losses and thresholds; a checkpoint keeps it to rebuild the model
         """
-        super().__init__()
-        self.backbone, self.head, self.config = backbone, head, config
-        self.anchor_grid, self.coder, self.assigner = anchor_grid, coder, assigner
-        self.run_hooks = DEFAULT_HOOKS  # a run may put its own here
+        super().__init__(backbone, anchor_grid, assigner, head.num_classes, config)
+        self.head, self.coder = head, coder
 
-    def forward(
-        self, images: Sequence[Tensor], targets: Sequence[dict] | None = None
-    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """Losses by name in training, predictions (boxes, scores, labels) of each image in evaluation.
-
-        Args:
-            images: B images (3, H, W), float in [0, 1]
-            targets: B dicts: boxes, labels, perhaps ignore, difficult
-        """
-        check_images(images)
-        if self.training:
-            check_targets(targets, len(images), self.head.num_classes)
-        device, hooks = next(self.parameters()).device, self.run_hooks if self.training else DEFAULT_HOOKS
-        batch = normalized_batch([send(x, device) for x in images], self.backbone.multiple)
+    def _outputs(self, images: Sequence[Tensor]) -> tuple[HeadOutput, Anchors, tuple[int, int]]:
+        "What the network predicts in float32, the anchors it speaks of, and H, W of the padded batch [px]."
+        batch = normalized_batch(images, self.backbone.multiple)
         outputs = self.head(self.backbone(batch))
-        hooks.check(outputs.logits, "class logits")
-        hooks.check(outputs.deltas, "box deltas")
-        anchors = self.anchor_grid(batch.shape[-2:], device)
-        with autocast(device, "float32"):
-            outputs = outputs.float()
-            if targets is not None and self.training:
-                matched = self.anchor_targets(targets, batch.shape[-2:])
-                return retinanet_losses(outputs, anchors, matched, self.coder, self.config, hooks)
+        self._hooks.check(outputs.logits, "class logits")
+        self._hooks.check(outputs.deltas, "box deltas")
+        return outputs.float(), self.anchor_grid(batch.shape[-2:], batch.device), batch.shape[-2:]
+
+    def _losses(self, images: Sequence[Tensor], targets: Sequence[dict]) -> dict[str, Tensor]:
+        outputs, anchors, size = self._outputs(images)
+        with autocast(outputs.logits.device, "float32"):
+            matched = self.anchor_targets(targets, size)
+            return retinanet_losses(outputs, anchors, matched, self.coder, self.config, self._hooks)
+
+    def _predictions(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+        outputs, anchors, _ = self._outputs(images)
+        with autocast(outputs.logits.device, "float32"):
             return [
                 postprocess(outputs.of_image(i), x.shape[-2:], anchors, self.coder, self.config)
                 for i, x in enumerate(images)
             ]
-
-    def assign(self, anchors: Anchors, targets: Sequence[dict]) -> AnchorTargets:
-        "What anchors learn from targets, both on one device."
-        return assign_targets(self.assigner, anchors, targets, self.config.train_difficult)
 
     def anchor_targets(self, targets: Sequence[dict], size: tuple[int, int]) -> AnchorTargets:
         """`assign` where the targets are if the assigner is quick there, else on the model's device; the answer is sent there.

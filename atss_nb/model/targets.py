@@ -83,6 +83,10 @@ def check_images(images: Sequence[Tensor]) -> None:
         if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape or not image.is_floating_point():
             given = f"{image.dtype} of shape {tuple(image.shape)}"
             raise ValueError(f"images[{i}]: expected a float tensor (3, H, W) in [0, 1], got {given}")
+        if image.device.type == "cpu":  # a GPU would have to be waited for
+            low, high = image.aminmax()
+            if low < -1 or high > 2:  # a little more or less is no mistake of the scale
+                raise ValueError(f"images[{i}]: expected values in [0, 1], got {low:g} to {high:g}")
 
 
 def check_targets(targets: Sequence[dict] | None, num_images: int, num_classes: int) -> None:

@@ -15,7 +15,7 @@ from ..core.options import choose
 from ..geometry.boxes import obb2hbb
 from .anchors import Anchors, compare, local_offset
 from .claims import ROUNDING, resolve_claims, stack_ground_truths
-from .explanation import Assigner, Assignment, Explanation, Reason
+from .explanation import Assigner, Assignment, Explanation, PerImage, Reason
 from .nearest import anchors_of, cells_near, nearest_anchors
 from .overlapping import best_overlaps
 
@@ -51,12 +51,7 @@ class ATSS(Assigner):
         "As another system does it, by a name in `presets`; ValueError for an unknown one."
         return cls(**choose(cls.presets, name, "preset") | changes)
 
-    def explain(
-        self,
-        anchors: Anchors,
-        gt_boxes: Tensor | list[Tensor],
-        ignore: Tensor | list[Tensor] | None = None,
-    ) -> Explanation:
+    def explain(self, anchors: Anchors, gt_boxes: PerImage, ignore: PerImage | None = None) -> Explanation:
         "The assignment and every number that led to it."
         if self.k < 1:
             raise ValueError(f"k: expected at least 1, got {self.k}")
@@ -119,12 +114,7 @@ class MaxIoU(Assigner):
 
     on_host: ClassVar[bool] = False
 
-    def __call__(
-        self,
-        anchors: Anchors,
-        gt_boxes: Tensor | list[Tensor],
-        ignore: Tensor | list[Tensor] | None = None,
-    ) -> Assignment:
+    def __call__(self, anchors: Anchors, gt_boxes: PerImage, ignore: PerImage | None = None) -> Assignment:
         "Which ground truth each anchor learns: every overlapping pair is looked at once, and none is kept."
         truths = stack_ground_truths(anchors, gt_boxes, ignore)
         best = best_overlaps(anchors, truths, self.min_pos if self.low_quality else inf)
@@ -133,12 +123,7 @@ class MaxIoU(Assigner):
         gt_index = torch.where(positive, truths.gt_index[best.owner], torch.where(between, -2, -1))
         return Assignment(gt_index, torch.where(positive, best.iou, 0).float())
 
-    def explain(
-        self,
-        anchors: Anchors,
-        gt_boxes: Tensor | list[Tensor],
-        ignore: Tensor | list[Tensor] | None = None,
-    ) -> Explanation:
+    def explain(self, anchors: Anchors, gt_boxes: PerImage, ignore: PerImage | None = None) -> Explanation:
         "The assignment and every number that led to it: all N anchors are candidates, so few ground truths at a time."
         truths, owner = stack_ground_truths(anchors, gt_boxes, None), self(anchors, gt_boxes).gt_index
         index = torch.arange(len(anchors), device=owner.device).expand(len(truths.boxes), -1)
@@ -181,12 +166,7 @@ class CenterSampling(Assigner):
 
     on_host: ClassVar[bool] = True
 
-    def explain(
-        self,
-        anchors: Anchors,
-        gt_boxes: Tensor | list[Tensor],
-        ignore: Tensor | list[Tensor] | None = None,
-    ) -> Explanation:
+    def explain(self, anchors: Anchors, gt_boxes: PerImage, ignore: PerImage | None = None) -> Explanation:
         "The assignment and every number that led to it."
         truths = stack_ground_truths(anchors, gt_boxes, ignore)
         gts, parts = truths.boxes, self._near(anchors, truths.boxes)

@@ -185,6 +185,7 @@ def _make_room(out: Path, plan: dict, old: dict, overwrite: bool) -> None:
 def _open_out(out: Path, plan: dict, overwrite: bool, labelled: bool) -> None:
     "Make the folder ready for this plan, new or half done."
     record, text = out / "split.json", json.dumps(plan, indent=1) + "\n"
+    sweep_drafts(out)
     for name in ("images", "labelTxt") if labelled else ("images",):
         (out / name).mkdir(parents=True, exist_ok=True)
         sweep_drafts(out / name)

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ..core.errors import listing
 from ..core.files import replacing, sweep_drafts
+from ..core.options import missing
 from ..core.outputs import locked, remove_made
 from atss_nb.training.checkpoints import (
     Log,
@@ -196,7 +198,9 @@ def load_model(path: str | Path) -> tuple[nn.Module, TrainConfig, list[str]]:
         in evaluation mode; what it was; the classes' names
     """
     path = Path(path)
+    if not path.exists():
+        raise missing(path, "run or checkpoint")
     inside = [path / name for name in ("best.pt", "last.pt") if (path / name).exists()]
     if path.is_dir() and not inside:
-        raise FileNotFoundError(f"{path}: expected a run folder with best.pt or last.pt")
+        raise FileNotFoundError(f"{path}: expected a run folder with best.pt or last.pt; {listing(path)}")
     return rebuild_model(inside[0] if inside else path)

@@ -129,6 +129,14 @@ def averaged(model: nn.Module, decay: float) -> nn.Module | None:
     return deepcopy(model).requires_grad_(False) if decay else None
 
 
+def _decay_at(
+    decay: float,  # of a long run
+    step: int,  # steps taken
+) -> float:
+    "How much of the average is kept at a step: early on less, or a short run would end as the average of its beginning."
+    return min(decay, (1 + step) / (10 + step))
+
+
 def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
     "Move averaged weights, and averaged statistics, a little towards the model's."
     both = zip(*([*m.parameters(), *m.buffers()] for m in (average, model)), strict=True)
@@ -208,7 +216,7 @@ class Trainer:
             losses = self._step(images, targets)
             self.done.step += 1
             if self.average:
-                _follow(self.average, self.model, self.config.ema)
+                _follow(self.average, self.model, _decay_at(self.config.ema, self.done.step))
             if self.done.step % _VERIFY_EVERY == 0:
                 self.late_check.verify()
             yield images, targets, losses
