@@ -429,7 +429,11 @@ def _image_set(home: Path) -> Reader:
 
 
 READERS: dict[str, Callable[[Path], Reader]] = {
-    **{f"data set, {name}": lambda home, name=name: _data_set(home, name) for name in FORMATS},
+    **{
+        f"data set, {name}": lambda home, name=name: _data_set(home, name)
+        for name, form in FORMATS.items()
+        if form.save
+    },
     "result files": _results,
     "result files of tiles": _tile_results,
     "predictions.json": _json_results,

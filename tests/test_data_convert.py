@@ -32,6 +32,7 @@ from atss_nb.data.xml import (
 )
 
 SHARED = Path(__file__).parents[2] / "shared/data"
+WRITTEN = {name: form for name, form in FORMATS.items() if form.save}
 W, H = 97, 61  # px; sides that no coordinate divides evenly
 
 coordinate = st.integers(-(10**9), 10**9).map(lambda n: n / 10**6)  # six decimals, up to 1000 px
@@ -62,6 +63,70 @@ inside = st.lists(st.integers(0, 60_000_000).map(lambda n: n / 1e6), min_size=8,
 SHAPES = {"quad": quads, "rectangle": rectangles(), "upright": upright()}
 
 
+# what formats call their own keys, and what stands beside them
+OWN = [
+    "name",
+    "difficult",
+    "robndbox",
+    "robndbox/cx",
+    "robndbox/x_left_top",
+    "bndbox",
+    "type",
+    "object",
+    "object/name",
+    "size",
+    "size/width",
+    "size/width/x",
+    "Class_ID",
+    "mbox_cx",
+    "mbox_ang",
+    "header_x",
+    "HRSC_Objects",
+    "Img_SizeWidth",
+    "label",
+    "points",
+    "shape_type",
+    "flags",
+    "flags/difficult",
+    "flags/sail",
+    "shapes",
+    "imageData",
+    "imageHeight",
+    "group_id",
+    "mask",
+    "id",
+    "file_name",
+    "height",
+    "rotation",
+    "vertices",
+    "bbox",
+    "segmentation",
+    "score",
+    "head",
+    "a",
+    "a/b",
+    "a/b/c",
+    "own.name",
+    "own.own.name",
+    "own.label",
+    "own.id",
+    "own.rotation",
+    "own.flags/difficult",
+    "own.own.object/x",
+    "imagesource",
+    "gsd",
+]
+
+
+def remarks(fits):
+    "Entries that a format has a place for; some have the names of its own keys."
+    held = st.tuples(
+        st.one_of(word, st.sampled_from(OWN)), st.one_of(text, st.sampled_from(["true", "007", "-1", "²"]))
+    )
+    entries = held.filter(lambda entry: fits(*entry))
+    return st.lists(entries, max_size=3).map(dict)
+
+
 @st.composite
 def held(draw, name):
     "An annotation that a format can hold."
@@ -77,9 +142,9 @@ def held(draw, name):
         if form.heads and draw(st.booleans()):
             one = one._replace(head=(draw(coordinate), draw(coordinate)))
         if form.attributes is not None:
-            one = one._replace(attributes=draw(st.dictionaries(word, text, max_size=2)))
+            one = one._replace(attributes=draw(remarks(form.attributes)))
         objects.append(one)
-    meta = draw(st.dictionaries(word, text, max_size=2)) if form.meta else {}
+    meta = draw(remarks(form.meta)) if form.meta else {}
     return Detections.from_rows(objects, size=(H, W), meta=meta)
 
 
@@ -114,15 +179,26 @@ def one_image(folder: Path, annotation: Detections, split="train", name="P0001")
     return LabelledImage(name, split, path, annotation=annotation)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", [n for n, form in WRITTEN.items() if form.attributes])
+def test_a_remark_may_be_called_like_a_key_of_the_format(tmp_path, name):
+    form = FORMATS[name]
+    kind = form.names[0] if isinstance(form.names, tuple) else "ship"
+    keys = [key for key in OWN if form.attributes(key, "x7")]
+    boxes = np.array([[10, 5], [30, 5], [30, 15], [10, 15]]) + np.arange(len(keys))[:, None, None]
+    known = {"attributes": [{key: "x7"} for key in keys], "meta": dict.fromkeys(keys, "x8"), "size": (H, W)}
+    ships = Detections.from_polygons(boxes, [kind] * len(keys), **known)
+    data = LabelledSet("", [one_image(tmp_path, ships)], (kind,))
+    assert write_dataset(name, data, tmp_path / "out", images="link") == [] and len(keys) > 30
+    same(name, ships, read_dataset(name, tmp_path / "out").images[0].annotation)
+
+
+@pytest.mark.parametrize("name", WRITTEN)
 @settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_what_a_format_can_hold_comes_back(tmp_path_factory, name, data):
     annotation = data.draw(held(name))
     folder = tmp_path_factory.mktemp("trip")
     classes = tuple(dict.fromkeys(annotation.names)) or ("ship",)
-    if name == "labelme":
-        annotation.meta.pop("version", None)
     if name == "coco-boxes":
         annotation = annotation.replace(corners=annotation.polygons.round())
     held_set = LabelledSet("", [one_image(folder, annotation)], classes)
@@ -175,7 +251,7 @@ LOST = {
 }
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", WRITTEN)
 def test_what_a_format_cannot_hold_is_counted(name):
     fitted, lost = fit_to(FULL, FORMATS[name])
     assert dict(lost) == LOST[name]
@@ -191,7 +267,7 @@ def test_losses_are_warned_of_and_returned(tmp_path, caplog):
     assert "difficulty: 2 lost, yolo-obb has no place for it" in lines and len(lines) == 6
 
 
-@pytest.mark.parametrize("name", [n for n in FORMATS if n != "task1"])
+@pytest.mark.parametrize("name", [n for n in WRITTEN if n != "task1"])
 def test_splits_and_unlabelled_images_survive(tmp_path, name):
     ship = Detections.from_polygons([[[10, 5], [30, 5], [30, 15], [10, 15]]], ["ship"])
     sea = Detections.from_polygons([], [])

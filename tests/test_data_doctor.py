@@ -158,7 +158,7 @@ def test_convert_refuses(healthy, tmp_path, capsys):
     assert main(["convert", str(healthy), str(tmp_path / "x"), "--to", "voc"]) == 1
     assert "expected one of 'dota'" in capsys.readouterr().err
     assert main(["convert", str(healthy), str(tmp_path / "x"), "--to", "hrsc2016"]) == 1
-    assert "hrsc2016 cannot hold the class" in capsys.readouterr().err
+    assert "hrsc2016 cannot hold the classes" in capsys.readouterr().err
     with pytest.raises(SystemExit) as leave:
         main(["convert", str(healthy), str(tmp_path / "x"), "--to", "coco", "--rename", "ship"])
     assert leave.value.code == 2 and "expected OLD=NEW" in capsys.readouterr().err

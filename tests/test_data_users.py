@@ -2,18 +2,22 @@
 
 import json
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+import pyvips
+from PIL import Image, ImageDraw, UnidentifiedImageError
 
 from atss_nb.core import errors
 from atss_nb.core.errors import LabelError
-from atss_nb.data.convert import detect_format, read_dataset
+from atss_nb.core.images import check_image, image_size, read_pixels
+from atss_nb.data.convert import detect_format, read_dataset, write_dataset
 from atss_nb.data.datasets import open_dataset
 from atss_nb.data.dota import parse_task1, read_dota
 from atss_nb.data.folders import NoSuchSplit
+from atss_nb.evaluation.task1 import read_image_ids
 
 W, H = 120, 90
 TURNED = np.array(
@@ -296,3 +300,144 @@ def test_xanylabeling_mixed_shapes(tmp_path, warned):
     assert (
         "shapes[2]: left out, a point has no box" in warned.text and "1 images without a label" in warned.text
     )
+
+
+def test_yolo_gets_shares_from_0_to_1(tmp_path):
+    "Ultralytics drops a whole image for one value outside."
+    lines = ["-6 40 34 30 38 44 -2 54 ship 0", f"{DOTA} ship 0", "-9 -9 -2 -9 -2 -2 -9 -2 ship 0"]
+    image(tmp_path / "in/images/pier.png")
+    text(tmp_path / "in/labelTxt/pier.txt", "\n".join(lines))
+    lost = write_dataset("yolo-obb", read_dataset(None, tmp_path / "in"), tmp_path / "out", report=False)
+    assert [line.split(", ")[0] for line in lost] == [
+        "corners over the border (moved to it): 1 lost",
+        "object outside the image: 1 lost",
+    ]
+    written = (tmp_path / "out/labels/pier.txt").read_text().split("\n")[:-1]
+    values = [float(x) for line in written for x in line.split()[1:]]
+    assert len(written) == 2 and min(values) == 0 and max(values) <= 1
+    assert_turned(read_dataset(None, tmp_path / "out").images[0].annotation.polygons[1])
+
+
+def test_all_names_that_a_format_cannot_hold_in_one_message(tmp_path):
+    image(tmp_path / "images/a.png")
+    text(tmp_path / "labels/a.txt", f"0 {SHARES}\n1 {SHARES}\n2 {SHARES}\n")
+    text(tmp_path / "data.yaml", "train: images\nnames: [storage tank, ship, ground track field]\n")
+    with pytest.raises(
+        ValueError, match="'ground track field' .*, 'storage tank' .*; expected names without"
+    ) as caught:
+        write_dataset("dota", read_dataset(None, tmp_path), tmp_path / "out")
+    assert "--rename 'ground track field=ground-track-field' 'storage tank=storage-tank'" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+CVAT = """<annotations><version>1.1</version><meta><task><labels><label><name>buoy</name></label>
+<label><name>barge</name></label></labels></task></meta>
+<image id="0" name="north/quay.png" subset="Train" width="120" height="90">
+<box label="barge" occluded="1" xtl="25" ytl="33" xbr="65" ybr="47" rotation="30.0"><attribute name="kind">coal</attribute></box>
+<polygon label="buoy" points="1,2;9,2;9,7;1,7"/><points label="buoy" points="5,5"/></image>
+<image id="1" name="quay.png" subset="Validation" width="120" height="90"/></annotations>"""
+
+
+def test_cvat_for_images(tmp_path, warned):
+    image(tmp_path / "images/north/quay.png"), image(tmp_path / "images/quay.png")
+    path = text(tmp_path / "annotations.xml", CVAT)
+    data = read_dataset(None, tmp_path)
+    assert (data.format, data.classes) == ("cvat", ("buoy", "barge"))
+    barge, buoy = data.images[0].annotation
+    assert_turned(barge.polygon)
+    assert (dict(barge.attributes), buoy.name) == ({"kind": "coal", "occluded": "1"}, "buoy")
+    assert sorted((one.split, one.image.parent.name) for one in data.images) == [
+        ("train", "north"),
+        ("val", "images"),
+    ]
+    assert "line 5: left out, <points> has no box" in warned.text
+    image(tmp_path / "images/lost.png")
+    with pytest.raises(LabelError, match="lost.png: no label, annotations.xml does not name it"):
+        found(tmp_path)
+    path.write_text("<annotations><track/></annotations>")
+    with pytest.raises(LabelError, match="expected images: export as 'CVAT for images 1.1'"):
+        found(tmp_path)
+    with pytest.raises(ValueError, match="cvat: it is read and not written"):
+        write_dataset("cvat", data, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('xtl="25"', 'xtl="a"'), ('"30.0"', '"nan"'), ("9,2;9,7;1,7", "9"), ('"north/', '"../')]
+)
+def test_cvat_with_mistakes(tmp_path, old, new):
+    text(tmp_path / "annotations.xml", CVAT.replace(old, new))
+    with pytest.raises(LabelError, match=r"annotations.xml, line \d: .*; expected "):
+        found(tmp_path)
+
+
+def studio(root: Path, place: str = "/data/upload/4/77ab-quay.png", **change) -> Path:
+    "A task of Label Studio; its box turns about the corner at the top left."
+    (x, y), value = TURNED[0], {"rotation": 30, "rectanglelabels": ["barge"]}
+    value |= {"x": x / W * 100, "y": y / H * 100, "width": 40 / W * 100, "height": 14 / H * 100}
+    region = {
+        "original_width": W,
+        "original_height": H,
+        "image_rotation": 0,
+        "type": "rectanglelabels",
+        "value": value,
+    }
+    point = {"type": "keypointlabels", "value": {"x": 1, "y": 2}}
+    task = {"id": 5, "data": {"image": place}, "annotations": [{"id": 2, "result": [region | change, point]}]}
+    todo = {"id": 6, "data": {"image": "later.png"}, "annotations": []}
+    image(root / "77ab-quay.png")
+    return text(root / "project-4.json", json.dumps([task, todo]))
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "/data/upload/4/77ab-quay.png",
+        "/data/local-files/?d=set%2F77ab-quay.png",
+        "https://x.org/77ab-quay.png?key=1",
+    ],
+)
+def test_label_studio_json(tmp_path, warned, place):
+    studio(tmp_path, place)
+    assert read_dataset(None, tmp_path).format == "label-studio"
+    assert found(tmp_path) == {("", "77ab-quay"): 1}
+    assert_turned(only(tmp_path).polygon)
+    assert (
+        "[1]: left out, nobody has finished it" in warned.text
+        and "result[1]: left out, it has no box" in warned.text
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"original_width": None},
+        {"value": {}},
+        {"image_rotation": 90},
+        {"value": {"rectanglelabels": ["a"], "x": "a"}},
+    ],
+)
+def test_label_studio_with_mistakes(tmp_path, change):
+    studio(tmp_path, **change)
+    with pytest.raises(LabelError, match=r"project-4.json, \[0\].*; expected "):
+        found(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["P1", "P1.png", "/data/dota/val/images/P1.png", "images\\P1.TIF"])
+def test_lists_of_images_as_other_tools_write_them(tmp_path, line):
+    assert read_image_ids(text(tmp_path / "set.txt", f"{line}\n\n")) == ["P1"]
+
+
+def test_tiff_with_bands_that_pillow_does_not_know(tmp_path, monkeypatch):
+    "Four bands of a satellite, as GDAL writes them: the first three are read."
+    bands, path = np.random.default_rng(0).integers(0, 256, (H, W, 4), np.uint8), tmp_path / "scene.tif"
+    picture = pyvips.Image.new_from_memory(bands.tobytes(), W, H, 4, "uchar")
+    picture.copy(interpretation="b-w").tiffsave(str(path))
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(path)
+    assert image_size(path) == check_image(path, decode=True) == (H, W)
+    assert (read_pixels(path) == bands[..., :3]).all()
+    monkeypatch.setitem(sys.modules, "pyvips", None)
+    with pytest.raises(
+        OSError, match="scene.tif: cannot be read .Pillow does not know its bands, and pyvips"
+    ):
+        check_image(path)

@@ -40,7 +40,8 @@ def _doctor(args: argparse.Namespace) -> int:  # 1 where there are errors
     return int(bool(report.errors))
 
 
-FORMAT_NAMES = "dota, hrsc2016, hrsc2016-31, dior-r, coco, coco-boxes, yolo-obb, rolabelimg, labelme, task1"
+_WRITTEN = "dota, hrsc2016, hrsc2016-31, dior-r, coco, coco-boxes, yolo-obb, rolabelimg, labelme, task1"
+FORMAT_NAMES = _WRITTEN + ", cvat, label-studio"
 _DOCTOR = {
     "data": {"type": Path, "help": "folder of a data set"},
     "--format": {"metavar": "FORMAT", "help": FORMAT_NAMES + "; without: what the folder looks like"},
@@ -75,7 +76,7 @@ _CONVERT = {
     "src": {"type": Path, "help": "folder to read"},
     "dst": {"type": Path, "help": "new folder to write"},
     "--from": {"dest": "source", "metavar": "FORMAT", "help": "without: what the folder looks like"},
-    "--to": {"dest": "target", "metavar": "FORMAT", "required": True, "help": FORMAT_NAMES},
+    "--to": {"dest": "target", "metavar": "FORMAT", "required": True, "help": _WRITTEN},
     "--images": {"default": "copy", "choices": ["copy", "link", "none"], "help": "link: hard links"},
     "--rename": {"nargs": "+", "default": [], "metavar": "OLD=NEW", "type": _renaming, "help": "class names"},
 }

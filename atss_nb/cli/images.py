@@ -6,7 +6,7 @@ __all__ = ['OUTPUT_FORMATS', 'IMAGE_COMMANDS', 'image_paths', 'draw_prediction',
 
 import argparse
 import glob
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .runs import DEVICE
@@ -95,6 +95,15 @@ def write_outputs(folder: Path, predictions: list, formats: list[str], score: fl
             writers[name]()
 
 
+def _check_class_names(classes: Sequence[str], formats: list[str]) -> None:
+    "ValueError where a format cannot hold the name of a class."
+    strange = [repr(name) for name in classes if len(name.split()) != 1]
+    if strange and "dota" in formats:
+        raise ValueError(
+            f"--format dota: {', '.join(strange)}; expected names without spaces, or another format"
+        )
+
+
 def _image_names(paths: list[Path], formats: list[str]) -> list[str]:
     "What each image is called in the results; ValueError where a format cannot hold it, or its place on the earth."
     from atss_nb.evaluation.task1 import check_image_ids
@@ -116,6 +125,7 @@ def _predict(args: argparse.Namespace) -> None:
     names = _image_names(paths, args.format)
     with claim_folder(args.out, "predict", [args.run, *paths]) as folder:
         model, config, classes = load_model(args.run)
+        _check_class_names(classes, args.format)
         model = model.to(choose_device(args.device))
         found = _find(model, paths, args, classes, config.size)
         predictions = [one.replace(image_id=name) for one, name in zip(found, names, strict=True)]

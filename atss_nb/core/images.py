@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
@@ -38,6 +38,22 @@ def _check_header(image: Image.Image, size: int) -> None:
         )
 
 
+def _open_fitting(make: Callable, file: IO[bytes], path: Path) -> Image.Image:
+    "As Pillow opens it; bands of TIFF that Pillow does not know, as pyvips does."
+    try:
+        return make(file, str(path))
+    except SyntaxError:
+        if make is not TiffImagePlugin.TiffImageFile:
+            raise
+    try:
+        image = _open_vips(path, "sequential")
+    except ImportError:
+        raise ValueError("Pillow does not know its bands, and pyvips, which does, is not installed") from None
+    if image.width * image.height > WHOLE:
+        raise ValueError("Pillow does not know its bands, and it is too large to be read otherwise")
+    return Image.fromarray(image.numpy())
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     "An image of which the header is read. OSError that names the file, here and in what is done with the image."
@@ -50,7 +66,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             fitting = [make for make, accepts in known if accepts and accepts(start) is True]
             if not fitting:
                 raise ValueError(f"its content is none of {', '.join(_FORMATS)}")
-            image = fitting[0](file, str(path))
+            image = _open_fitting(fitting[0], file, path)
             _check_header(image, path.stat().st_size)
             yield image
     except Exception as error:  # the decoders raise whatever they stumble over

@@ -14,7 +14,7 @@ from ..core.errors import collecting, wrong
 from ..core.files import as_number
 from ..core.images import LARGEST
 from ..core.names import check_image_name
-from .columns import Detection
+from .columns import Detection, guarded, unguarded
 from .detections import Detections
 from .dota import check_classes, check_name, parse_difficulty
 from .json import finite, member, optional, outline, parse_json, texts, upright, write_json
@@ -145,9 +145,8 @@ def _coco_object(path: Path, place: str, one: dict, name: str, boxes: bool) -> D
     level = one.get("difficult", int(bool(one.get("iscrowd"))))
     difficult = parse_difficulty(path, f"{place}.difficult", level)
     skip = () if boxes or one.get("segmentation") else ("rotation",)
-    attributes = texts(optional(path, place, one, "attributes"), skip) | (
-        {} if vertices == 4 else {"vertices": str(vertices)}
-    )
+    attributes = unguarded(texts(optional(path, place, one, "attributes"), skip), "rotation".__eq__)
+    attributes |= {} if vertices == 4 else {"vertices": str(vertices)}
     score = float(member(path, place, one, "score", float)) if "score" in one else None
     head = outline(path, f"{place}.head", [one["head"]] * 4)[0].tolist() if "head" in one else None
     return Detection(name, poly, score, difficult, head, attributes)
@@ -188,11 +187,14 @@ def read_coco(
     return dict(zip((one["file_name"] for one in images.values()), pages, strict=True)), order
 
 
+_IMAGE_KEYS = ("id", "file_name", "height", "width")
+
+
 def _coco_image(
     path: Path, i: int, one: dict, objects: list[Detection], classes: Sequence[str]
 ) -> Detections:
     size = tuple(member(path, f"images[{i}]", one, side, int) for side in ("height", "width"))
-    meta = texts(one, ("id", "file_name", "height", "width"))
+    meta = unguarded(texts(one, _IMAGE_KEYS), _IMAGE_KEYS.__contains__)
     return Detections.from_rows(objects, classes, size=size, meta=meta, image_id=one["file_name"])
 
 
@@ -201,7 +203,8 @@ def _coco_entry(one: Detection, number: int, image: int, category: int, boxes: b
     x, y = poly[:, 0], poly[:, 1]
     area = float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
     ids = {"id": number, "image_id": image, "category_id": category, "iscrowd": 0, "area": area}
-    extra = {key: getattr(one, key) for key in ("score", "head", "difficult", "attributes")}
+    extra = {key: getattr(one, key) for key in ("score", "head", "difficult")}
+    extra["attributes"] = guarded(one.attributes, "rotation".__eq__)
     extra = {key: value for key, value in extra.items() if value or (key == "score" and value is not None)}
     extra |= {} if boxes else {"segmentation": [poly.ravel().tolist()]}
     return {**ids, "bbox": finite(np.concatenate([low, high - low])), **extra}
@@ -223,7 +226,8 @@ def write_coco(
     for i, (name, a) in enumerate(labels.items(), start=1):
         if a.size is None:
             raise ValueError(f"{path}: the size of {name} is not known; COCO writes it down")
-        images.append({**a.meta, "id": i, "file_name": name, "height": a.size[0], "width": a.size[1]})
+        meta = guarded(a.meta, _IMAGE_KEYS.__contains__)
+        images.append({**meta, "id": i, "file_name": name, "height": a.size[0], "width": a.size[1]})
         for one in a:
             entries.append(_coco_entry(one, len(entries) + 1, i, number[one.name], boxes))
     categories = [{"id": i, "name": name} for name, i in number.items()]

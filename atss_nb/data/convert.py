@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -111,7 +111,8 @@ def fit_to(annotation: Detections, form: Format) -> tuple[Detections, Counter]:
     Returns:
         what the format can hold; how often each thing was lost
     """
-    a, lost = annotation, _count_lost(annotation, form)
+    lost = _count_lost(annotation, form)
+    a = _clip(annotation, lost) if form.inside and annotation.size else annotation
     lost += _count_shapes(a.polygons.numpy(), form.shape)  # the writers take the box
     fitted = a.replace(
         difficult=a.difficult.clamp(max=form.difficult),
@@ -123,8 +124,10 @@ def fit_to(annotation: Detections, form: Format) -> tuple[Detections, Counter]:
     return fitted, +lost  # without zeros
 
 
-def _keep(texts: Mapping[str, str], pattern: re.Pattern | None, what: str, lost: Counter) -> dict[str, str]:
-    gone = [key for key in texts if not (pattern and pattern.fullmatch(key))]
+def _keep(
+    texts: Mapping[str, str], fits: Callable[[str, str], bool] | None, what: str, lost: Counter
+) -> dict[str, str]:
+    gone = [key for key, text in texts.items() if not (fits and fits(key, text))]
     lost.update(f"{what} {key!r}" for key in gone)
     return {key: text for key, text in texts.items() if key not in gone}
 
@@ -143,6 +146,18 @@ def _count_shapes(polys: np.ndarray, shape: str) -> Counter:
     return lost
 
 
+def _clip(a: Detections, lost: Counter) -> Detections:
+    "The objects with every corner inside the image."
+    limit = torch.tensor(a.size[::-1], dtype=torch.float64)
+    low, high = a.polygons.amin(1), a.polygons.amax(1)
+    gone = ((high < 0) | (low > limit)).any(1)
+    over = ((low < 0) | (high > limit)).any(1) & ~gone
+    lost["object outside the image"] += int(gone.sum())
+    lost["corners over the border (moved to it)"] += int(over.sum())
+    kept = a[~gone]
+    return kept.replace(corners=kept.polygons.clamp(torch.zeros_like(limit), limit))
+
+
 def _fits(name: str, allowed: re.Pattern | Collection[str] | None) -> bool:
     "Whether a class may have this name."
     if isinstance(allowed, re.Pattern):
@@ -153,14 +168,17 @@ def _fits(name: str, allowed: re.Pattern | Collection[str] | None) -> bool:
 def _check_names(data: LabelledSet, format: str) -> None:
     "Every class must have a name that the format can hold."
     allowed = _find_format(format).names
-    expected = (
-        "names without spaces" if isinstance(allowed, re.Pattern) else f"one of {', '.join(allowed or ())}"
-    )
-    for one in data.images:
-        for name in set(one.annotation.names if one.annotation else ()):
-            if not _fits(name, allowed):
-                problem = f"{format} cannot hold the class {name!r}; expected {expected} (rename it)"
-                raise ValueError(f"{one.label}: {problem}")
+    used = [(name, one) for one in data.images if one.annotation for name in one.annotation.names]
+    strange = {name: one for name, one in reversed(used) if not _fits(name, allowed)}
+    if not strange:
+        return
+    listed = ", ".join(f"{name!r} ({one.label or one.name})" for name, one in sorted(strange.items()))
+    if isinstance(allowed, Collection):
+        expected = f"one of {', '.join(allowed)}"
+    else:
+        new = (f"'{name}={'-'.join(name.split())}'" for name in sorted(strange))
+        expected = f"names without spaces: --rename {' '.join(new)}"
+    raise ValueError(f"{format} cannot hold the classes {listed}; expected {expected}")
 
 
 def _prepare(one: LabelledImage, form: Format, lost: Counter) -> LabelledImage:
@@ -168,11 +186,12 @@ def _prepare(one: LabelledImage, form: Format, lost: Counter) -> LabelledImage:
     if one.annotation is None:
         lost["image without labels"] += not form.label  # where one file tells of all images, it is not named
         return one
-    annotation, gone = fit_to(one.annotation, form)
+    known = {} if one.image is None else {"size": image_size(one.image)}
+    annotation, gone = fit_to(one.annotation.replace(**known), form)
     lost.update(gone)
-    if one.image is not None:
-        path = {"imagePath": f"{one.name}{one.image.suffix}"} if form is FORMATS["labelme"] else {}
-        annotation = annotation.replace(size=image_size(one.image), meta=annotation.meta | path)
+    if one.image is not None and form is FORMATS["labelme"]:
+        path = {"imagePath": f"{one.name}{one.image.suffix}"}
+        annotation = annotation.replace(meta=annotation.meta | path)
     if not form.lists and not len(annotation):
         lost["image without detections"] += 1
     return replace(one, annotation=annotation)
@@ -220,6 +239,8 @@ def write_dataset(
         what it could not hold, a line for each kind
     """
     form, dst, lost = _find_format(format), Path(dst), Counter()
+    if form.save is None:
+        raise ValueError(f"{format}: it is read and not written; expected another format")
     _check_target(dst, images)
     _check_names(data, format)
     flat = [replace(one, name=image_file_name(one.name)) for one in data.images]

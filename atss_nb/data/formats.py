@@ -19,6 +19,7 @@ from .columns import Detection
 from .detections import Detections
 from atss_nb.data.dota import (
     check_name,
+    fits_header,
     parse_task1,
     read_dota,
     task1_class,
@@ -35,6 +36,7 @@ from atss_nb.data.folders import (
 )
 
 from .coco_sets import coco_files, load_coco, save_coco
+from .exports import cvat_files, label_studio_files, load_cvat, load_label_studio
 from .json import read_labelme, write_labelme
 from atss_nb.data.xml import (
     DIOR_CLASSES,
@@ -47,7 +49,7 @@ from atss_nb.data.xml import (
     write_hrsc,
     write_rolabelimg,
 )
-from .xml_nodes import XML_KEY
+from .xml_nodes import fits_xml
 from .yolo_sets import YOLO_LABEL, load_yolo, looks_like_yolo, save_yolo
 
 
@@ -58,28 +60,30 @@ class Format:
     Attributes:
         matches: whether a folder looks like one
         load: (root, classes, problems) -> images with annotations, names in the format's order or None
-        save: (root, images with annotations, class names): writes labels, not images
+        save: (root, images with annotations, class names): writes labels, not images; None: only read
         image: where an image goes, without suffix
         label: where its label file goes
         shape: any four corners; "rectangle"; "upright" rectangle
         difficult: the highest difficulty
-        meta: names that header entries may have
-        attributes: names that attributes may have
+        inside: no corner outside the image
+        meta: whether a header entry, name and text, has a place
+        attributes: whether an attribute, name and text, has a place
         names: class names; None: any
         lists: an image without labels or detections leaves a trace
     """
 
     matches: Callable[[Path], bool]
     load: Callable
-    save: Callable
+    save: Callable | None
     image: str
     label: str = ""
     shape: str = "quad"
     difficult: int = 2
     scores: bool = False
     heads: bool = False
-    meta: re.Pattern | None = None
-    attributes: re.Pattern | None = None
+    inside: bool = False
+    meta: Callable[[str, str], bool] | None = None
+    attributes: Callable[[str, str], bool] | None = None
     names: re.Pattern | Collection[str] | None = None
     lists: bool = True
 
@@ -143,14 +147,17 @@ def _says(root: Path, *words: str) -> bool:
     return any(all(word in path.read_text(errors="replace") for word in words) for path in files)
 
 
-_HEADER_KEY = re.compile("[A-Za-z]+(?: [A-Za-z]+)*")
+def _any_text(key: str, text: str) -> bool:
+    return bool(key and text)
+
+
 _NO_SPACES = re.compile(r"\S+")
-_FULL = re.compile(".+", re.DOTALL)
-_XML: dict[str, Any] = {"meta": XML_KEY, "attributes": XML_KEY}
+_JSON: dict[str, Any] = {"meta": _any_text, "attributes": _any_text}
+_XML: dict[str, Any] = {"meta": fits_xml, "attributes": fits_xml}
 
 _DOTA = _each(
     lambda root: _any("labelTxt")(root) or _any("annfiles")(root), by_split, read_dota, write_dota, "{split}/images/{name}", "{split}/labelTxt/{name}.txt",
-    meta=_HEADER_KEY, names=_NO_SPACES,
+    meta=fits_header, names=_NO_SPACES,
 )  # fmt: skip
 
 _HRSC_HOME = "FullDataSet/"
@@ -185,18 +192,18 @@ _DIOR = _each(
 )  # fmt: skip
 
 _ROLABELIMG = _each(
-    _any("*.xml"), partial(side_by_side, suffix=".xml"), read_rolabelimg, write_rolabelimg,
+    lambda root: _any("*.xml")(root) and not cvat_files(root), partial(side_by_side, suffix=".xml"), read_rolabelimg, write_rolabelimg,
     "{split}/{name}", "{split}/{name}.xml", shape="rectangle", **_XML,
 )  # fmt: skip
 
 _LABELME = _each(
     lambda root: _says(root, '"shapes"'),
     partial(side_by_side, suffix=".json", background=True), read_labelme, write_labelme,
-    "{split}/{name}", "{split}/{name}.json", difficult=1, meta=_FULL, attributes=_FULL,
+    "{split}/{name}", "{split}/{name}.json", difficult=1, **_JSON,
 )  # fmt: skip
 
 _YOLO = Format(
-    looks_like_yolo, load_yolo, save_yolo, "images/{split}/{name}", YOLO_LABEL, difficult=0, scores=True,
+    looks_like_yolo, load_yolo, save_yolo, "images/{split}/{name}", YOLO_LABEL, difficult=0, scores=True, inside=True,
 )  # fmt: skip
 
 
@@ -204,7 +211,7 @@ def _coco(boxes: bool) -> Format:
     return Format(
         lambda root: not boxes and bool(coco_files(root)),
         partial(load_coco, boxes=boxes), partial(save_coco, boxes=boxes), "images/{split}/{name}",
-        shape="upright" if boxes else "quad", scores=True, heads=True, meta=_FULL, attributes=_FULL,
+        shape="upright" if boxes else "quad", scores=True, heads=True, **_JSON,
     )  # fmt: skip
 
 
@@ -248,4 +255,6 @@ FORMATS = {
     "rolabelimg": _ROLABELIMG,
     "labelme": _LABELME,
     "task1": _TASK1,
+    "cvat": Format(lambda root: bool(cvat_files(root)), load_cvat, None, "images/{name}"),
+    "label-studio": Format(lambda root: bool(label_studio_files(root)), load_label_studio, None, "{name}"),
 }

@@ -6,6 +6,7 @@ __all__ = ['parse_json', 'member', 'optional', 'outline', 'upright', 'texts', 'r
            'write_json']
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 
 from ..core.errors import collecting, warn, wrong
 from ..core.files import as_number, json_value, read_text, replacing
-from .columns import Detection
+from .columns import Detection, guarded, unguarded
 from .detections import Detections
 from .dota import check_classes, check_name
 from ..geometry.boxes import obb2poly, poly2obb
@@ -77,6 +78,11 @@ def upright(x1: float, y1: float, x2: float, y2: float) -> np.ndarray:
 
 _WITHOUT_AREA = ("point", "points", "line", "linestrip")
 _SHAPE_KEYS = ("label", "points", "shape_type", "flags", "difficult", "mask")
+_PAGE_KEYS = ("shapes", "imageData", "imageHeight", "imageWidth", "flags")
+
+
+def _is_shape(key: str) -> bool:
+    return key in _SHAPE_KEYS or key == "flags/difficult"
 
 
 def _labelme_points(path: Path, place: str, shape: dict) -> np.ndarray:
@@ -103,9 +109,8 @@ def _labelme_object(path: Path, place: str, shape: dict, classes: Collection[str
     name = member(path, place, shape, "label", str)
     check_name(path, place, name, classes)
     poly, flags = _labelme_points(path, place, shape), optional(path, place, shape, "flags")
-    attributes = texts(shape, _SHAPE_KEYS) | texts(
-        {f"flags/{k}": v for k, v in flags.items() if k != "difficult"}
-    )
+    flagged = {f"flags/{k}": v for k, v in flags.items() if k != "difficult"}
+    attributes = unguarded(texts(shape, _SHAPE_KEYS) | texts(flagged), _is_shape)
     if len(shape["points"]) not in (2, 4):
         attributes["vertices"] = str(len(shape["points"]))
     difficult = bool(flags.get("difficult") or shape.get("difficult"))
@@ -136,24 +141,27 @@ def read_labelme(
             continue
         with collecting(problems):
             objects.append(_labelme_object(path, f"shapes[{i}]", shape, classes))
-    skip = ("shapes", "imageData", "imageHeight", "imageWidth", "flags")
-    meta = texts(root, skip) | texts({f"flags/{k}": v for k, v in optional(path, "", root, "flags").items()})
+    flags = {f"flags/{k}": v for k, v in optional(path, "", root, "flags").items()}
+    meta = unguarded(texts(root, _PAGE_KEYS) | texts(flags), _PAGE_KEYS.__contains__)
     known = {"size": _labelme_size(path, root), "meta": meta, "image_id": path.stem}
     return Detections.from_rows(objects, classes, **known)
 
 
-def _apart(texts: Mapping[str, str]) -> tuple[dict[str, bool], dict]:  # flags, the rest
+_FLAGS = {"true": True, "false": False}
+
+
+def _apart(texts: Mapping[str, str]) -> tuple[dict[str, Any], dict]:  # flags, the rest
     "Texts back into flags and numbers."
-    flags = {key[6:]: text == "true" for key, text in texts.items() if key.startswith("flags/")}
+    flags = {key[6:]: _FLAGS.get(text, text) for key, text in texts.items() if key.startswith("flags/")}
     rest: dict[str, Any] = {key: text for key, text in texts.items() if not key.startswith("flags/")}
-    if rest.get("group_id", "").lstrip("-").isdigit():
+    if re.fullmatch("0|-?[1-9][0-9]{0,17}", rest.get("group_id", "")):
         rest["group_id"] = int(rest["group_id"])
     return flags, rest
 
 
 def _labelme_shape(one: Detection) -> dict:
     "An object as labelme writes it."
-    flags, rest = _apart(one.attributes)
+    flags, rest = _apart(guarded(one.attributes, _is_shape))
     flags |= {"difficult": True} if one.difficult else {}
     fixed = {"label": one.name, "points": finite(one.polygon), "shape_type": "polygon", "flags": flags}
     return {"group_id": None, **rest, **fixed}
@@ -166,7 +174,7 @@ def write_labelme(path: str | Path, labels: Detections) -> None:
         path: replaced as a whole, or not at all
         labels: difficulties 0 or 1; meta["imagePath"] names the image beside the file
     """
-    flags, rest = _apart(labels.meta)
+    flags, rest = _apart(guarded(labels.meta, _PAGE_KEYS.__contains__))
     h, w = labels.size or (None, None)
     rest = {
         "version": "5.5.0",

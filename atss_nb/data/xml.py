@@ -9,16 +9,17 @@ import math
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..core.errors import collecting, wrong
-from .columns import Detection
+from .columns import Detection, guarded, unguarded
 from .detections import Detections
 from .dota import check_classes, check_name, parse_corners, parse_difficulty
-from .xml_nodes import Node, child, grow, leaves, number, read_xml, write_xml
+from .xml_nodes import Node, child, grow, leaves, number, read_xml, under, write_xml
 from ..geometry.boxes import obb2poly, poly2obb
 
 
@@ -65,6 +66,12 @@ _HRSC_IDS = {f"1000000{i}": name for i, name in re.findall(r"(\d\d) (.+?)(?=\|\d
 HRSC_CLASSES = ("ship",)
 HRSC_31_CLASSES = tuple(_HRSC_IDS.values())
 
+_HRSC_KEYS = "Class_ID difficult mbox_cx mbox_cy mbox_w mbox_h mbox_ang header_x header_y"
+_HRSC_OWN = tuple(_HRSC_KEYS.split())
+_HRSC_PAGE = ("HRSC_Objects", "Img_SizeWidth", "Img_SizeHeight")
+_is_hrsc = partial(under, _HRSC_OWN)
+_is_hrsc_page = partial(under, _HRSC_PAGE)
+
 
 def _hrsc_object(path: Path, node: Node, fine: bool, classes: Collection[str] | None) -> Detection:
     kind = child(path, node, "Class_ID")
@@ -75,13 +82,12 @@ def _hrsc_object(path: Path, node: Node, fine: bool, classes: Collection[str] | 
     level = child(path, node, "difficult")
     sides = [number(path, node, f"mbox_{key}", 0) for key in ("w", "h")]
     centre = [number(path, node, f"mbox_{key}") for key in ("cx", "cy")]
-    own = ("difficult", "mbox_cx", "mbox_cy", "mbox_w", "mbox_h", "mbox_ang", "header_x", "header_y")
     return Detection(
         name,
         corners_of((*centre, *sides, number(path, node, "mbox_ang"))),
         difficult=parse_difficulty(path, level.line, level.text),
         head=[number(path, node, f"header_{key}") for key in "xy"] if node.all("header_x") else None,
-        attributes=leaves(node, (*own, "Class_ID") if fine else own),
+        attributes=({} if fine else {"Class_ID": kind.text}) | unguarded(leaves(node, _HRSC_OWN), _is_hrsc),
     )
 
 
@@ -105,7 +111,7 @@ def read_hrsc(
     for node in child(path, root, "HRSC_Objects").all("HRSC_Object"):
         with collecting(problems):
             objects.append(_hrsc_object(path, node, fine, classes))
-    meta = leaves(root, ("HRSC_Objects", "Img_SizeWidth", "Img_SizeHeight"))
+    meta = unguarded(leaves(root, _HRSC_PAGE), _is_hrsc_page)
     return Detections.from_rows(objects, classes, size=size, meta=meta, image_id=path.stem)
 
 
@@ -115,10 +121,15 @@ def _hrsc_texts(one: Detection) -> dict[str, object]:
     if one.name not in ids:
         raise ValueError(f"class {one.name!r}; expected one of HRSC2016's: {', '.join(HRSC_31_CLASSES)}")
     kept = dict(one.attributes)
-    known = kept.pop("Class_ID", None) if one.name == "ship" else None
+    known = kept.pop("Class_ID") if one.name == "ship" and kept.get("Class_ID") in _HRSC_IDS else None
     low, high = one.polygon.min(0).round().tolist(), one.polygon.max(0).round().tolist()
     outer = dict(zip(("box_xmin", "box_ymin", "box_xmax", "box_ymax"), (*low, *high), strict=True))
-    texts = {**outer, **kept, "Class_ID": known or ids[one.name], "difficult": one.difficult}
+    texts = {
+        **outer,
+        **guarded(kept, _is_hrsc),
+        "Class_ID": known or ids[one.name],
+        "difficult": one.difficult,
+    }
     box = rectangle(one.polygon)[0].round(9).tolist()
     texts |= {f"mbox_{key}": value for key, value in zip(("cx", "cy", "w", "h", "ang"), box, strict=True)}
     return texts | {f"header_{key}": value for key, value in zip("xy", one.head or (), strict=False)}
@@ -134,7 +145,8 @@ def write_hrsc(path: str | Path, labels: Detections) -> None:
     if labels.size is None:
         raise ValueError(f"{path}: the image's size is not known; HRSC2016 writes it down")
     root = ET.Element("HRSC_Image")
-    grow(root, {**labels.meta, "Img_SizeWidth": labels.size[1], "Img_SizeHeight": labels.size[0]})
+    meta = guarded(labels.meta, _is_hrsc_page)
+    grow(root, {**meta, "Img_SizeWidth": labels.size[1], "Img_SizeHeight": labels.size[0]})
     inside = ET.SubElement(root, "HRSC_Objects")
     for one in labels:
         grow(ET.SubElement(inside, "HRSC_Object"), _hrsc_texts(one))
@@ -142,6 +154,12 @@ def write_hrsc(path: str | Path, labels: Detections) -> None:
 
 
 _SIZE = {"size/height", "size/width"}
+_VOC_OWN = ("name", "difficult", "robndbox", "bndbox", "type")
+_is_voc = partial(under, _VOC_OWN)
+
+
+def _is_voc_page(key: str) -> bool:
+    return re.match("object(/|$)|size(/height|/width|$)", key) is not None
 
 
 def _voc_size(path: Path, root: Node) -> tuple[int, int] | None:  # H, W
@@ -167,19 +185,20 @@ def _read_voc(
             kind, polygon = rename(path, name), box(path, node)
             check_name(path, name.line, kind, classes)
             difficult = parse_difficulty(path, level[0].line, level[0].text) if level else 0
-            attributes = leaves(node, ("name", "difficult", "robndbox", "bndbox", "type"))
+            attributes = unguarded(leaves(node, _VOC_OWN), _is_voc)
             objects.append(Detection(kind, polygon, difficult=difficult, attributes=attributes))
     meta = {key: text for key, text in leaves(root, ("object",)).items() if key not in _SIZE}
-    known = {"size": _voc_size(path, root), "meta": meta, "image_id": path.stem}
+    known = {"size": _voc_size(path, root), "meta": unguarded(meta, _is_voc_page), "image_id": path.stem}
     return Detections.from_rows(objects, classes, **known)
 
 
 def _write_voc(path: Path, labels: Detections, box: Callable[[np.ndarray], dict[str, float]]) -> None:
     root = ET.Element("annotation")
     h, w = labels.size or (None, None)
-    grow(root, labels.meta | ({"size/width": w, "size/height": h} if h else {}))
+    grow(root, guarded(labels.meta, _is_voc_page) | ({"size/width": w, "size/height": h} if h else {}))
     for one in labels:
-        texts = {"type": "robndbox", "name": one.name, "difficult": one.difficult, **one.attributes}
+        texts = {"type": "robndbox", "name": one.name, "difficult": one.difficult}
+        texts |= guarded(one.attributes, _is_voc)
         corners = {f"robndbox/{key}": value for key, value in box(one.polygon).items()}
         grow(ET.SubElement(root, "object"), texts | corners)
     write_xml(path, root)

@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 
 from ..core.errors import LabelError
 from ..core.files import read_text, replacing
+from ..core.images import IMAGE_SUFFIXES
 from ..data.detections import Detections
 from ..data.dota import DOTA_V20_CLASSES, parse_task1, read_dota, task1_class, task1_line, task1_name
 from .cases import Case, Rows
@@ -71,16 +72,22 @@ def task1_files(folder: str | Path) -> dict[str, Path]:
     return {task1_class(path): path for path in found}
 
 
+def _image_id(text: str) -> str:
+    "P1 of P1, of P1.png and of /dota/val/images/P1.png."
+    file = PurePosixPath(text.replace("\\", "/"))
+    return file.stem if file.suffix.lower() in IMAGE_SUFFIXES else text
+
+
 def read_image_ids(path: str | Path) -> list[str]:
     """The images of a set; LabelError where one stands twice, or is no single word.
 
     Args:
-        path: a text file with one image name in a line
+        path: a text file with one image in a line: its name, or its file
     """
     lines = read_text(Path(path)).split("\n")
     first = {}
     for number, line in enumerate(lines, start=1):
-        name = line.strip()
+        name = _image_id(line.strip())
         if name and (name in first or len(name.split()) > 1 or not name.isprintable()):
             raise LabelError(f"{path}, line {number}: {name!r}; expected one image name, and each once")
         first |= {name: number} if name else {}
