@@ -70,6 +70,5 @@ def convert(boxes: Tensor, src: AngleDef | str, dst: AngleDef | str) -> Tensor:
     for name, value in (("src", src), ("dst", dst)):
         if value not in [*ours, *_WRITERS]:
             raise ValueError(f"{name}: expected one of {[*ours, *_WRITERS]}, got {value!r}")
-    boxes = wide(boxes)
-    boxes = boxes if src in ours else _READERS[src](boxes)
+    boxes = wide(boxes) if src in ours else _READERS[src](wide(boxes))
     return regularize(boxes, dst) if dst in ours else _WRITERS[dst](boxes)
