@@ -1312,6 +1312,8 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                                                                        'atss_nb/inference/export.py')},
             'atss_nb.inference.inputs': { 'atss_nb.inference.inputs._check_tensor': ( 'workshop/inference/inputs.html#_check_tensor',
                                                                                       'atss_nb/inference/inputs.py'),
+                                          'atss_nb.inference.inputs._of_picture': ( 'workshop/inference/inputs.html#_of_picture',
+                                                                                    'atss_nb/inference/inputs.py'),
                                           'atss_nb.inference.inputs._pixels': ( 'workshop/inference/inputs.html#_pixels',
                                                                                 'atss_nb/inference/inputs.py'),
                                           'atss_nb.inference.inputs.image_files': ( 'workshop/inference/inputs.html#image_files',

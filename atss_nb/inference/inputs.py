@@ -64,14 +64,19 @@ def _check_tensor(image: Tensor, name: str) -> Tensor:
     return image
 
 
+def _of_picture(image: Image.Image, name: str) -> np.ndarray:  # (H, W, 3) uint8
+    "The pixels of Pillow's picture as they lie, in RGB."
+    try:
+        check_mode(image)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}; expected 8 bits per channel") from None
+    return np.asarray(image.convert("RGB"))
+
+
 def _pixels(image, name: str) -> Tensor:  # (3, H, W)
     "The pixels of a picture, an array or a tensor. Raises `TypeError` or `ValueError` that names it."
     if isinstance(image, Image.Image):
-        try:
-            check_mode(image)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}; expected 8 bits per channel") from None
-        image = np.asarray(image.convert("RGB"))
+        image = _of_picture(image, name)
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             given = f"{image.shape} of {image.dtype}"
