@@ -5,7 +5,6 @@
 __all__ = ['OUTPUT_FORMATS', 'IMAGE_COMMANDS', 'image_paths', 'draw_prediction', 'write_outputs']
 
 import argparse
-import glob
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,42 +13,24 @@ from ..core.names import distinct_names, file_names, image_file_name
 from ..core.outputs import claim_files, claim_folder
 
 
-def _images(path: Path) -> list[Path]:
-    "The images that a file, a folder or a pattern stands for."
-    from atss_nb.core.images import is_image
-
-    if path.is_file():
-        return [path]
-    found = path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path.expanduser()), recursive=True))
-    return sorted(p for p in found if is_image(p))
-
-
 def image_paths(given: list[Path]) -> list[Path]:
     """The image files named, or in the folders named. Raises `FileNotFoundError` where there are none.
 
     Args:
         given: images, folders of images, and patterns with * or ?
     """
-    from atss_nb.core.images import IMAGE_SUFFIXES
+    from atss_nb.inference.inputs import image_files
 
-    paths = []
-    for path in given:
-        inside, kinds = _images(path), ", ".join(IMAGE_SUFFIXES)
-        if not inside:
-            raise FileNotFoundError(
-                f"{path}: expected an image, a folder or a pattern that finds {kinds} files"
-            )
-        paths += inside
-    return paths
+    return [file for path in given for file in image_files(path)]
 
 
 def _find(model, paths: list[Path], args: argparse.Namespace, classes: list[str], size) -> list:
     "Detections for each image."
-    from atss_nb.inference.predict import predict
+    from atss_nb.inference.predict import predict_each
 
     names = ("precision", "window", "overlap", "scales", "views")
     asked = {name: getattr(args, name) for name in names}
-    return predict(model, paths, classes, size, args.batch_size, progress=True, **asked)
+    return list(predict_each(model, paths, classes, size, args.batch_size, progress=True, **asked))
 
 
 def draw_prediction(path: Path, image: Path, predictions) -> None:
