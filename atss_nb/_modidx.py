@@ -26,6 +26,8 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                     'atss_nb.cli.images._find': ('workshop/cli/images.html#_find', 'atss_nb/cli/images.py'),
                                     'atss_nb.cli.images._image_names': ('workshop/cli/images.html#_image_names', 'atss_nb/cli/images.py'),
                                     'atss_nb.cli.images._predict': ('workshop/cli/images.html#_predict', 'atss_nb/cli/images.py'),
+                                    'atss_nb.cli.images._write_geojsons': ( 'workshop/cli/images.html#_write_geojsons',
+                                                                            'atss_nb/cli/images.py'),
                                     'atss_nb.cli.images.draw_prediction': ( 'workshop/cli/images.html#draw_prediction',
                                                                             'atss_nb/cli/images.py'),
                                     'atss_nb.cli.images.image_paths': ('workshop/cli/images.html#image_paths', 'atss_nb/cli/images.py'),

@@ -48,6 +48,15 @@ def draw_prediction(path: Path, image: Path, predictions) -> None:
     save_detections(path, small, predictions.replace(boxes=scale_boxes(predictions.boxes, scale, scale)))
 
 
+def _write_geojsons(folder: Path, predictions: list) -> None:
+    "A file for each image, on the map."
+    from atss_nb.inference.outputs import write_geojson
+
+    files = file_names((p.image_id for p in predictions), image_file_name)
+    for p in predictions:
+        write_geojson(folder / f"{files[p.image_id]}.geojson", p)
+
+
 OUTPUT_FORMATS = ("task1", "json", "csv", "dota", "geojson")
 
 
@@ -67,14 +76,10 @@ def write_outputs(folder: Path, predictions: list, formats: list[str], score: fl
         "json": lambda: outputs.write_predictions_json(folder / "predictions.json", predictions),
         "csv": lambda: outputs.write_predictions_csv(folder / "predictions.csv", predictions),
         "dota": lambda: outputs.write_dota_labels(folder / "labelTxt", [p.above(score) for p in predictions]),
+        "geojson": lambda: _write_geojsons(folder, predictions),
     }
-    files = file_names((p.image_id for p in predictions), image_file_name)
     for name in formats:
-        if name == "geojson":
-            for p in predictions:
-                outputs.write_geojson(folder / f"{files[p.image_id]}.geojson", p)
-        else:
-            writers[name]()
+        writers[name]()
 
 
 def _check_class_names(classes: Sequence[str], formats: list[str]) -> None:
