@@ -32,9 +32,17 @@ def with_corners(samples: list[dict]) -> list[dict]:
     return [s | {"polys": obb2poly(torch.from_numpy(s["boxes"])).numpy()} for s in samples]
 
 
-def measure(case: tuple[list, list], thresholds: list[float]) -> float:
-    names = [f"class {k}" for k in range(15)]
-    return median_seconds(lambda: evaluate(*case, names, iou_thresholds=thresholds), 5)
+NAMES = [f"class {k}" for k in range(15)]
+
+
+def measure(case: tuple[list, list], thresholds: list[float], protocol: str = "dota-devkit") -> float:
+    return median_seconds(lambda: evaluate(*case, NAMES, iou_thresholds=thresholds, protocol=protocol), 5)
+
+
+def by_overlap(case: tuple[list, list]) -> dict[str, dict[str, float]]:
+    "The same detections with everything equal but the overlap: the shared area, and ProbIoU."
+    pair = {name: evaluate(*case, NAMES, protocol=name) for name in ("mmrotate", "probiou")}
+    return {name: {key: getattr(e, key) for key in ("AP50", "AP75", "mAP")} for name, e in pair.items()}
 
 
 def main() -> None:
@@ -47,9 +55,13 @@ def main() -> None:
     for name, case in cases.items():
         for title, thresholds in (("AP50", [0.5]), ("ten thresholds", IOU_THRESHOLDS)):
             rows[f"{name}, {title}"] = measure(case, thresholds)
+    rows["boxes as clouds, ten thresholds"] = measure(boxes, IOU_THRESHOLDS, "probiou")
     for name, time in (rows | PEERS).items():
         print(f"{name:36} {time:7.3f} s")
-    report = {"machine": machine(images=args.images), "seconds": rows, "peers": PEERS}
+    scores = by_overlap(boxes)
+    for name, row in scores.items():
+        print(f"{name:12}", *(f"{key} {value:.3f}" for key, value in row.items()))
+    report = {"machine": machine(images=args.images), "seconds": rows, "peers": PEERS, "by overlap": scores}
     write(args.out or RESULTS / "evaluation.json", report)
 
 

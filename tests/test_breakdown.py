@@ -192,7 +192,7 @@ def test_coco_is_judged_by_upright_boxes():
     written = analyze(turned, protocol="coco", samples=5)
     assert written.errors.counts == error_types(upright, **kept).counts != error_types(turned, **kept).counts
     assert (written.confusion == confusion_matrix(upright, protocol="mmrotate")).all()
-    assert written.to_dict()["intervals"].keys() == {"AP50", "AP75", "mAP"} and len(written.protocols) == 7
+    assert written.to_dict()["intervals"].keys() == {"AP50", "AP75", "mAP"} and len(written.protocols) == 9
     assert "COCO" in written.notes[0] and not analyze(turned, samples=2).notes
 
 

@@ -83,7 +83,7 @@ def test_a_run_is_not_overwritten_unasked(trained, capsys):
 def one_line(capsys) -> str:
     "The error, which is the last line; a progress bar may stand before it."
     *bars, error = capsys.readouterr().err.strip().splitlines()
-    assert error.startswith("atss ") and all("it/s" in bar for bar in bars)
+    assert error.startswith("atss ") and all("px/s" in bar for bar in bars)
     return error
 
 

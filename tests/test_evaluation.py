@@ -152,6 +152,27 @@ def random_case(seed: int, images: int = 4, classes: int = 3) -> tuple[list[dict
     return predictions, targets
 
 
+def probiou(one: np.ndarray, others: np.ndarray) -> list[float]:
+    "One minus the Hellinger distance of normal distributions, from its definition with matrices (arXiv 2106.06072)."
+
+    def moments(box):
+        cos, sin = np.cos(box[4]), np.sin(box[4])
+        turn = np.array([[cos, -sin], [sin, cos]])
+        return box[:2], turn @ np.diag(box[2:4] ** 2 / 12) @ turn.T
+
+    values = []
+    for box in others:
+        (p, first), (q, second) = moments(one), moments(box)
+        mean, dets = (first + second) / 2, np.linalg.det(first) * np.linalg.det(second)
+        if dets <= 0:
+            values.append(0.0)
+            continue
+        distance = (p - q) @ np.linalg.inv(mean) @ (p - q) / 8
+        distance += np.log(np.linalg.det(mean) / np.sqrt(dets)) / 2
+        values.append(1 - np.sqrt(max(0.0, 1 - np.exp(-distance))))
+    return values
+
+
 def twin(predictions, targets, label, threshold, metric, protocol) -> float | None:
     "Average precision from the definition, with lists."
     rule = PROTOCOLS[protocol]
@@ -166,8 +187,12 @@ def twin(predictions, targets, label, threshold, metric, protocol) -> float | No
     ]
     hits, taken = [], set()
     for _, i, m in sorted(rows):
-        boxes = torch.from_numpy(predictions[i]["boxes"][m : m + 1]), torch.from_numpy(objects[i])
-        iou = box_iou_rotated(*boxes)[0].tolist() or [0.0]
+        found = predictions[i]["boxes"][m]
+        if rule.overlap == "gaussian":
+            iou = probiou(found, objects[i]) or [0.0]
+        else:
+            boxes = torch.from_numpy(found)[None], torch.from_numpy(objects[i])
+            iou = box_iou_rotated(*boxes)[0].tolist() or [0.0]
         best = iou.index(max(iou))
         if not (iou[best] > threshold if rule.strict else iou[best] >= threshold):
             hits.append(0)
@@ -188,7 +213,7 @@ def twin(predictions, targets, label, threshold, metric, protocol) -> float | No
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from(METRICS), st.sampled_from(OPEN))
+@given(st.integers(0, 10**6), st.sampled_from(METRICS), st.sampled_from([*OPEN, "probiou"]))
 def test_equals_its_brute_force_twin(seed, metric, protocol):
     predictions, targets = random_case(seed)
     ours = evaluate(predictions, targets, ["a", "b", "c"], metric, [0.3, 0.5, 0.75], protocol)
@@ -199,6 +224,24 @@ def test_equals_its_brute_force_twin(seed, metric, protocol):
                 assert value in (0.0, None)
                 continue
             assert value == expected or value == pytest.approx(expected, abs=1e-9)
+
+
+def test_probiou_is_no_overlap():
+    "Values worked out by hand: a square moved by half its width, inside one of twice its side, and turned."
+    square = np.array([10.0, 10, 6, 6, 0])
+    for change, shared, alike in (
+        ([0, 0, 0, 0, 0], 1, 1),
+        ([3, 0, 0, 0, 0], 1 / 3, 1 - (1 - np.exp(-3 / 8)) ** 0.5),
+        ([0, 0, 6, 6, 0], 1 / 4, 1 - (1 / 5) ** 0.5),
+        ([0, 0, 0, 0, np.pi / 4], 0.5**0.5, 1),
+    ):
+        found = {"boxes": (square + change)[None], "scores": [0.5], "labels": [0]}
+        target = {"boxes": square[None], "labels": [0]}
+        for protocol, value in (("mmrotate", shared), ("probiou", alike)):
+            for threshold, ap in ((value - 1e-6, 1.0), (value + 1e-6, 0.0)):
+                if threshold <= 1:
+                    got = evaluate([found], [target], ["a"], "area", [threshold], protocol)
+                    assert got.mAP == ap, (change, protocol, threshold)
 
 
 @settings(max_examples=40, deadline=None)

@@ -13,7 +13,7 @@ from atss_nb.data.detections import Detections
 from atss_nb.evaluation.evaluate import evaluate
 from atss_nb.evaluation.task1 import read_task1, write_task1
 from atss_nb.geometry.boxes import obb2poly
-from atss_nb.inference.predict import predict
+from atss_nb.inference.predict import predict, predict_each
 from atss_nb.model.build import build_model
 from atss_nb.model.config import ModelConfig
 from atss_nb.model.detect import detect, predict_dataset
@@ -66,6 +66,70 @@ def test_tensors_of_bytes_and_of_floats_are_the_same_image():
     image = torch.randint(0, 256, (3, 8, 9), dtype=torch.uint8)
     first, second = predict(Echo(), [image, image.float() / 255], ["all"])
     assert first.scores.item() == second.scores.item() and (first.image_id, second.image_id) == ("0", "1")
+
+
+def kinds_of(path) -> dict:
+    "One image in every form in which people hold it."
+    picture = Image.open(path)
+    array = np.asarray(picture)
+    tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
+    floats = {str(d): tensor.to(d) / 255 for d in (torch.float16, torch.float32, torch.float64)}
+    return {"path": path, "text": str(path), "picture": picture, "array": array, "tensor": tensor} | floats
+
+
+def test_an_image_is_the_same_in_every_form(files):
+    torch.manual_seed(0)
+    model = build_model(ModelConfig(score_threshold=0.001), 2)
+    expected = predict(model, [files[4]], ["a", "b"])[0]
+    assert len(expected) > 0
+    for name, image in kinds_of(files[4]).items():
+        alone, (first, second) = predict(model, image, ["a", "b"]), predict(model, [image] * 2, ["a", "b"])
+        for one in (alone, first, second):
+            assert one.size == expected.size and len(one) == pytest.approx(len(expected), abs=1), name
+            if name != "torch.float16":
+                assert torch.allclose(one.boxes, expected.boxes, atol=1e-2), name
+
+
+def test_folders_patterns_and_generators_are_many(files):
+    folder = files[0].parent
+    for images in (folder, str(folder / "*.png"), (file for file in files), [folder], files):
+        assert [p.image_id for p in predict(Echo(), images, ["all"])] == [f"im{i}" for i in range(5)]
+
+
+def test_a_generator_is_not_turned_into_a_list():
+    taken = []
+
+    def frames():
+        for i in range(1000):
+            taken.append(i)
+            yield np.full((8, 9, 3), i % 256, np.uint8)
+
+    answers = predict_each(Echo(), frames(), ["all"], batch_size=2)
+    first = next(answers)
+    assert (first.image_id, first.source, len(taken)) == ("0", None, 3)
+    assert next(answers).image_id == "1" and len(taken) == 3
+    assert next(answers).image_id == "2" and len(taken) == 5
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.full((3, 4, 4), 255.0), "got 255 to 255"),
+        (torch.zeros(3, 4, 4, dtype=torch.int32), "got torch.int32"),
+        (np.zeros((4, 4, 3), np.uint16), "got (4, 4, 3) of uint16"),
+        (np.zeros((4, 4), np.uint8), "got (4, 4) of uint8"),
+        (torch.zeros(1, 4, 4), "got shape (1, 4, 4)"),
+        (Image.new("I;16", (4, 4)), "mode I;16"),
+        (7, "got int"),
+    ],
+)
+def test_what_is_no_image_is_named(image, message):
+    model, good = Echo(), np.zeros((4, 4, 3), np.uint8)
+    with pytest.raises((TypeError, ValueError)) as error:
+        predict(model, [good, image], ["all"])
+    assert "images[1]" in str(error.value) and message in str(error.value) and not model.batches
+    with pytest.raises((TypeError, ValueError), match="^image: "):
+        predict(model, image, ["all"])
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -5,23 +5,12 @@
 __all__ = ['OUTPUT_FORMATS', 'IMAGE_COMMANDS', 'image_paths', 'draw_prediction', 'write_outputs']
 
 import argparse
-import glob
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .runs import DEVICE
-from ..core.names import distinct_names, image_file_name
+from ..core.names import distinct_names, file_names, image_file_name
 from ..core.outputs import claim_files, claim_folder
-
-
-def _images(path: Path) -> list[Path]:
-    "The images that a file, a folder or a pattern stands for."
-    from atss_nb.core.images import is_image
-
-    if path.is_file():
-        return [path]
-    found = path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path.expanduser()), recursive=True))
-    return sorted(p for p in found if is_image(p))
 
 
 def image_paths(given: list[Path]) -> list[Path]:
@@ -30,26 +19,18 @@ def image_paths(given: list[Path]) -> list[Path]:
     Args:
         given: images, folders of images, and patterns with * or ?
     """
-    from atss_nb.core.images import IMAGE_SUFFIXES
+    from atss_nb.inference.inputs import image_files
 
-    paths = []
-    for path in given:
-        inside, kinds = _images(path), ", ".join(IMAGE_SUFFIXES)
-        if not inside:
-            raise FileNotFoundError(
-                f"{path}: expected an image, a folder or a pattern that finds {kinds} files"
-            )
-        paths += inside
-    return paths
+    return [file for path in given for file in image_files(path)]
 
 
 def _find(model, paths: list[Path], args: argparse.Namespace, classes: list[str], size) -> list:
     "Detections for each image."
-    from atss_nb.inference.predict import predict
+    from atss_nb.inference.predict import predict_each
 
     names = ("precision", "window", "overlap", "scales", "views")
     asked = {name: getattr(args, name) for name in names}
-    return predict(model, paths, classes, size, args.batch_size, progress=True, **asked)
+    return list(predict_each(model, paths, classes, size, args.batch_size, progress=True, **asked))
 
 
 def draw_prediction(path: Path, image: Path, predictions) -> None:
@@ -65,6 +46,15 @@ def draw_prediction(path: Path, image: Path, predictions) -> None:
 
     small, scale = preview(image)
     save_detections(path, small, predictions.replace(boxes=scale_boxes(predictions.boxes, scale, scale)))
+
+
+def _write_geojsons(folder: Path, predictions: list) -> None:
+    "A file for each image, on the map."
+    from atss_nb.inference.outputs import write_geojson
+
+    files = file_names((p.image_id for p in predictions), image_file_name)
+    for p in predictions:
+        write_geojson(folder / f"{files[p.image_id]}.geojson", p)
 
 
 OUTPUT_FORMATS = ("task1", "json", "csv", "dota", "geojson")
@@ -86,13 +76,10 @@ def write_outputs(folder: Path, predictions: list, formats: list[str], score: fl
         "json": lambda: outputs.write_predictions_json(folder / "predictions.json", predictions),
         "csv": lambda: outputs.write_predictions_csv(folder / "predictions.csv", predictions),
         "dota": lambda: outputs.write_dota_labels(folder / "labelTxt", [p.above(score) for p in predictions]),
+        "geojson": lambda: _write_geojsons(folder, predictions),
     }
     for name in formats:
-        if name == "geojson":
-            for p in predictions:
-                outputs.write_geojson(folder / f"{image_file_name(p.image_id)}.geojson", p)
-        else:
-            writers[name]()
+        writers[name]()
 
 
 def _check_class_names(classes: Sequence[str], formats: list[str]) -> None:
@@ -130,8 +117,9 @@ def _predict(args: argparse.Namespace) -> None:
         found = _find(model, paths, args, classes, config.size)
         predictions = [one.replace(image_id=name) for one, name in zip(found, names, strict=True)]
         write_outputs(folder, predictions, args.format, args.score)
+        files = file_names(names, image_file_name)
         for path, one in zip(paths, (p.above(args.score) for p in predictions), strict=True):
-            draw_prediction(folder / f"{image_file_name(one.image_id)}.png", path, one)
+            draw_prediction(folder / f"{files[one.image_id]}.png", path, one)
             print(f"{path}: {len(one)} objects with a score of {args.score} or more")
     print(f"wrote {len(paths)} pictures and {', '.join(args.format)} to {args.out}")
 

@@ -15,7 +15,7 @@ from ..core.files import replacing
 from ..core.options import missing
 from ..core.outputs import claim_files
 
-PROTOCOL_NAMES = ("dota-devkit", "mmrotate", "hrsc-voc07", "hrsc-voc12", "coco")
+PROTOCOL_NAMES = ("dota-devkit", "mmrotate", "hrsc-voc07", "hrsc-voc12", "coco", "probiou")
 _METRIC = {"choices": ["voc07", "area", "coco101"], "help": "without: the protocol's own, else area"}
 
 

@@ -25,7 +25,8 @@ class Protocol(NamedTuple):
     Attributes:
         strict: a hit needs IoU > threshold; otherwise equality is enough
         ignore_difficult: difficult objects earn and cost nothing; otherwise they are objects like any other
-        overlap: of the "polygon" as labelled, of its smallest "box", or of "upright" boxes
+        overlap: of the "polygon" as labelled, of its smallest "box", of "upright" boxes, or "gaussian":
+            ProbIoU
         metrics: that it may be used with; the first unless another is asked for
         all_classes: the means run over all classes that have a number, otherwise over those with objects
     """
@@ -49,6 +50,9 @@ _PROTOCOLS = (
     Protocol("hrsc-voc07", False, False, "box", ("voc07",), False),  # HRSC2016 as published up to about 2020
     Protocol("hrsc-voc12", False, False, "box", ("area",), False),  # and since
     Protocol("coco", False, False, "upright", ("coco101",), False),  # pycocotools 2.0, COCOeval
+    Protocol(
+        "probiou", False, False, "gaussian", METRICS, False
+    ),  # mmrotate's, with arXiv 2106.06072 for IoU
 )
 PROTOCOLS = {protocol.name: protocol for protocol in _PROTOCOLS}
 IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))  # 0.5, 0.55, ..., 0.95, as COCO's

@@ -11,12 +11,15 @@ import torch
 
 from .cases import Case, Rows
 from ..geometry.boxes import hbb2obb, obb2hbb, obb2poly
+from ..geometry.gaussians import gaussian_overlap, gaussians
 from ..geometry.kernels import kernel, overlap_area, scalar
 from ..geometry.quads import quad_iou_pair
 
 
 @scalar
-def _bound(shape):  # (5,) or (8,) -> x1, y1, x2, y2 of the upright box around it
+def _bound(shape):  # (5,), (6,) or (8,) -> x1, y1, x2, y2 of the upright box around it
+    if len(shape) == 6:  # a cloud reaches everywhere
+        return -np.inf, -np.inf, np.inf, np.inf
     if len(shape) == 5:
         c, s = abs(np.cos(shape[4])) / 2, abs(np.sin(shape[4])) / 2
         rx, ry = shape[2] * c + shape[3] * s, shape[2] * s + shape[3] * c
@@ -34,9 +37,11 @@ def _bounds(shapes):
 
 
 @scalar
-def _iou(a, b, scratch):  # both (5,) or both (8,) -> IoU in [0, 1]
+def _iou(a, b, scratch):  # both (5,), both (6,) or both (8,) -> IoU in [0, 1]
     if len(a) == 8:
         return quad_iou_pair(a, b, scratch)
+    if len(a) == 6:
+        return gaussian_overlap(a, b)
     inter = overlap_area(a[0], a[1], a[2], a[3], a[4], b[0], b[1], b[2], b[3], b[4])
     return inter / max(a[2] * a[3] + b[2] * b[3] - inter, 1e-300)
 
@@ -48,9 +53,10 @@ def best_matches(
     """The ground truth of its own group that each detection overlaps most, the first of equals.
 
     Args:
-        det_shapes: (M, 5) float64 cx, cy, w, h [px], angle [rad], or (M, 8) corners [px]
+        det_shapes: (M, 5) float64 cx, cy, w, h [px], angle [rad]; or (M, 8) corners [px]; or (M, 6) of
+            `gaussians`
         det_group: (M,) which image and class a detection belongs to
-        gt_shapes: (G, 5) or (G, 8) as the detections, sorted by group
+        gt_shapes: (G, 5), (G, 6) or (G, 8) as the detections, sorted by group
         gt_start: (groups + 1,) where each group begins in gt_shapes
 
     Returns:
@@ -134,7 +140,7 @@ def match_detections(case: Case, overlap: str = "box", ignore_difficult: bool = 
     """Sort both sides, and find for each detection the object of its image and class that it overlaps most.
 
     Args:
-        overlap: of the "box", of the "polygon" as labelled (where there are any), or "upright"
+        overlap: of the "box", of the "polygon" as labelled (where there are any), "upright" or "gaussian"
         ignore_difficult: difficult objects earn and cost nothing; otherwise they count
     """
     det_order = np.lexsort((-case.dets.extra, case.dets.label))
@@ -149,17 +155,18 @@ def match_detections(case: Case, overlap: str = "box", ignore_difficult: bool = 
 
 
 def box_shapes(rows: Rows, overlap: str) -> np.ndarray:
-    """The boxes, or for an upright comparison the upright boxes around them.
+    """The boxes; or for an upright comparison the upright boxes around them, and for ProbIoU their clouds.
 
     Args:
-        overlap: "upright", or anything else for the boxes as they are
+        overlap: "upright", "gaussian", or anything else for the boxes as they are
 
     Returns:
-        (R, 5)
+        (R, 5), or (R, 6) of `gaussians`
     """
-    if overlap != "upright":
+    if overlap not in ("upright", "gaussian"):
         return rows.boxes
-    return hbb2obb(obb2hbb(torch.from_numpy(rows.boxes))).numpy()
+    boxes = torch.from_numpy(rows.boxes)
+    return (gaussians(boxes) if overlap == "gaussian" else hbb2obb(obb2hbb(boxes))).numpy()
 
 
 def _quads(rows: Rows) -> np.ndarray:  # (R, 8)

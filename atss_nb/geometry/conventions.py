@@ -9,17 +9,19 @@ import math
 import torch
 from torch import Tensor
 
-from .boxes import AngleDef, boxes_of_edges, obb2poly, regularize, wrap_angle, wrap_quarters
+from .boxes import AngleDef, boxes_of_edges, obb2poly, regularize, wrap_quarters
+from .numbers import near_angle, wide, wrap_angle
 
 
 def _mirrored_degrees(boxes: Tensor) -> Tensor:
     "Radians clockwise to degrees counter-clockwise in [-180, 180)."
-    degrees = -torch.rad2deg(boxes[..., 4:].double()).to(boxes.dtype)
-    return torch.cat([boxes[..., :4], wrap_angle(degrees, -180.0, 360.0)[0]], -1)
+    degrees = -torch.rad2deg(near_angle(boxes[..., 4:]))
+    return torch.cat([boxes[..., :4], wrap_angle(degrees, -180.0, 360.0, boxes.dtype)[0]], -1)
 
 
 def _mirrored_radians(boxes: Tensor) -> Tensor:
-    return torch.cat([boxes[..., :4], -torch.deg2rad(boxes[..., 4:].double()).to(boxes.dtype)], -1)
+    degrees, _ = wrap_angle(boxes[..., 4:].double(), -180.0, 360.0)
+    return torch.cat([boxes[..., :4], -torch.deg2rad(degrees).to(boxes.dtype)], -1)
 
 
 def _corner_for_center(boxes: Tensor, sign: int) -> Tensor:
@@ -68,5 +70,5 @@ def convert(boxes: Tensor, src: AngleDef | str, dst: AngleDef | str) -> Tensor:
     for name, value in (("src", src), ("dst", dst)):
         if value not in [*ours, *_WRITERS]:
             raise ValueError(f"{name}: expected one of {[*ours, *_WRITERS]}, got {value!r}")
-    boxes = boxes if src in ours else _READERS[src](boxes)
+    boxes = wide(boxes) if src in ours else _READERS[src](wide(boxes))
     return regularize(boxes, dst) if dst in ours else _WRITERS[dst](boxes)

@@ -123,9 +123,11 @@ def fill_frame(boxes, i, frames):
     """Write box i into column i of frames (7, N): cx, cy, w/2, h/2, cos, sin, twice the area.
 
     False if a number is not finite or a side negative. In float64: it is per box, not per pair."""
-    x, y, w, h, t = boxes[i, 0], boxes[i, 1], boxes[i, 2] * 0.5, boxes[i, 3] * 0.5, boxes[i, 4] * 1.0
+    x, y, w, h = boxes[i, 0], boxes[i, 1], float(boxes[i, 2]) / 2, float(boxes[i, 3]) / 2
+    t = float(boxes[i, 4])
     frames[0, i], frames[1, i], frames[2, i], frames[3, i] = x, y, w, h
-    frames[4, i], frames[5, i], frames[6, i] = math.cos(t), math.sin(t), 8 * w * h
+    turn = t if abs(t) < math.inf else 0.0  # Python refuses the cosine of infinity
+    frames[4, i], frames[5, i], frames[6, i] = math.cos(turn), math.sin(turn), 8 * w * h
     return w >= 0 and h >= 0 and abs(x) + abs(y) + w + h + abs(t) < math.inf
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .boxes import check_boxes
 from .kernels import kernel, overlap_pair, scalar
+from .numbers import wide
 from .operators import bounds, frames
 
 
@@ -155,4 +156,4 @@ def soft_nms_rotated(
     lowered, order = scores.detach().double().cpu().numpy().copy(), np.full(len(boxes), -1)
     _soften(frames(boxes.detach().double().cpu()), groups, lowered, sigma, min_score, order)
     kept = np.argsort(order, kind="stable")[(order < 0).sum() :]
-    return torch.from_numpy(kept).to(scores.device), torch.from_numpy(lowered[kept]).to(scores)
+    return torch.from_numpy(kept).to(scores.device), torch.from_numpy(lowered[kept]).to(wide(scores))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .boxes import obb2poly
+from .numbers import near_angle, wide
 
 
 def _foremost(box: Tensor, origin: Tensor, nx: Tensor, ny: Tensor) -> tuple[Tensor, Tensor]:
@@ -30,8 +31,8 @@ def hull_area(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         (...) [px^2]
     """
-    a, b = torch.broadcast_tensors(a, b)
-    turns = a[..., 4:].detach() % (math.pi / 2), b[..., 4:].detach() % (math.pi / 2)
+    a, b = torch.broadcast_tensors(wide(a, "a"), wide(b, "b"))
+    turns = [(near_angle(box[..., 4:].detach()) % (math.pi / 2)).to(box) for box in (a, b)]
     first = torch.cat([torch.minimum(*turns), torch.maximum(*turns)], -1)
     quarters = torch.arange(4, dtype=first.dtype, device=first.device)[:, None]
     turn = (first[..., None, :] + quarters * (math.pi / 2)).flatten(-2)
@@ -62,4 +63,4 @@ def intersection_polygon(box1: Tensor, box2: Tensor) -> Tensor:
         crossing = before + (poly - before) * (was / (was - depth))[:, None]
         rows = torch.stack([crossing, poly], 1).flatten(0, 1)
         poly = rows[torch.stack([(depth > 0) != (was > 0), depth > 0], 1).flatten()]
-    return poly.to(box1.dtype)
+    return poly.to(wide(box1).dtype)

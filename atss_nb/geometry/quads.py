@@ -124,7 +124,7 @@ def batched_nms_polygons(
     Returns:
         (K,) kept indices, group by group, by falling score, equal scores by index
     """
-    order = np.lexsort([-np.asarray(scores), groups])
+    order = np.lexsort([-np.asarray(scores, np.float64), groups])
     polys, keep = np.asarray(polys, np.float64)[order], np.empty(len(order), np.bool_)
     limits = np.concatenate([polys.min(1), polys.max(1)], 1)
     _greedy(polys.reshape(-1, 8), limits, np.asarray(groups, np.int64)[order], iou_threshold, keep)

@@ -5,45 +5,17 @@
 __all__ = ['Detector', 'load']
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from ..core.devices import choose_device
 from ..data.detections import Detections
-from .predict import predict
+from .inputs import is_one_image
+from .predict import predict_each
 from ..training.loop import load_model
-
-
-def _pixels(image, name: str) -> Path | Tensor:
-    "An image as `predict` takes it. Raises `TypeError` or `ValueError` that names it."
-    if isinstance(image, str | Path):
-        return Path(image)
-    if isinstance(image, Tensor):
-        return image
-    if isinstance(image, Image.Image):
-        image = np.asarray(image.convert("RGB"))
-    if not isinstance(image, np.ndarray):
-        raise TypeError(
-            f"{name}: expected a path, a picture, an array or a tensor, got {type(image).__name__}"
-        )
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"{name}: expected an array (H, W, 3) of uint8, got {image.shape} of {image.dtype}")
-    return torch.from_numpy(np.ascontiguousarray(image)).movedim(2, 0)
-
-
-def _as_list(images) -> tuple[bool, list[Path | Tensor]]:  # whether it is one image alone; its or all pixels
-    "One image, or whatever can be walked through, as a list."
-    one = isinstance(images, str | Path | Image.Image | np.ndarray | Tensor) or not isinstance(
-        images, Iterable
-    )
-    many = [("image", images)] if one else [(f"images[{i}]", image) for i, image in enumerate(images)]
-    return one, [_pixels(image, name) for name, image in many]
 
 
 def _with_thresholds(model: nn.Module, **changes) -> nn.Module:
@@ -80,32 +52,36 @@ class Detector:
         size: int | tuple[int, int] | None = None,
         precision: str = "float32",
         device: str | None = None,
+        lazy: bool = False,
         **options,
-    ) -> Detections | list[Detections]:
+    ) -> Detections | list[Detections] | Iterator[Detections]:
         """Detect objects. Raises `OSError`, `TypeError` or `ValueError` that names the image that cannot be used.
 
         Args:
-            images: a path, a picture of Pillow's, an array (H, W, 3) of uint8, a tensor (3, H, W), or many of
-                these
+            images: a path, folder, pattern, Pillow's picture, array (H, W, 3) uint8, tensor (3, H, W), or
+                many of these
             score: lowest score in [0, 1]; None: the model's own, like the next two
             nms: IoU above which the lower score of a class goes
             max_detections: of an image or a window
             size: resize to this side [px] instead of the one trained with
             precision: or "bfloat16", "float16"
             device: "cpu", "cuda", "auto"; None: where the model is
-            **options: window, overlap, scales, views, batch_size, progress: as for `predict`
+            lazy: give one `Detections` after the other, as soon as it is there
+            **options: window, overlap, scales, views, batch_size, progress: as for `predict_each`
 
         Returns:
             in the pixels of each image
         """
-        one, pixels = _as_list(images)
+        one = is_one_image(images)
         if device is not None:
             self.model.to(choose_device(device))
         changes = {"score_threshold": score, "nms_threshold": nms, "max_detections": max_detections}
         model, size = _with_thresholds(self.model, **changes), self.size if size is None else size
         options |= {"precision": precision} | ({} if nms is None else {"nms_threshold": nms})
-        detections: list = predict(model, pixels, self.classes, size, **options)
-        return detections[0] if one else detections
+        found = predict_each(model, images, self.classes, size, **options)
+        if lazy:
+            return found
+        return list(found)[0] if one else list(found)
 
 
 def load(path: str | Path, device: str = "auto") -> Detector:

@@ -35,7 +35,7 @@ def level_table(anchors: Anchors) -> np.ndarray:
         (L,) records
     """
     rows = [(v.stride, v.offset, v.height, v.width, v.per_location, v.start) for v in anchors.levels]
-    return np.array(rows, _LEVEL)
+    return np.rec.array(rows, _LEVEL)  # whose fields are attributes in Python, too
 
 
 @kernel
