@@ -90,4 +90,4 @@ def test_a_picture_that_is_lost(tmp_path):
 def test_a_recording_that_is_lost(tmp_path):
     assert "recorded no image" in note_of(TrainingPlayer(tmp_path))
     (tmp_path / "watched.jsonl").write_text("{}\n")
-    assert "expected a first line with the image" in note_of(TrainingPlayer(tmp_path))
+    assert "watched.jsonl, line 1: " in note_of(TrainingPlayer(tmp_path))

@@ -1,5 +1,6 @@
 "An exported network says what PyTorch says, at any size, and so do the boxes made of it without PyTorch."
 
+import json
 import subprocess
 import sys
 
@@ -119,3 +120,35 @@ def test_two_stages_are_refused_in_one_line(tmp_path, capsys):
 def test_what_is_no_image_is_named(exported, image):
     with pytest.raises(ValueError, match=r"expected \(H, W, 3\) uint8"):
         OnnxDetector(exported[1])(image)
+
+
+@pytest.mark.parametrize(
+    ("notes", "expected"),
+    [
+        ("{", "line 1"),
+        ("[]", "expected classes, multiple and config"),
+        ({"classes": None}, "classes: None; expected a list of names"),
+        ({"classes": [1]}, "expected a list of names"),
+        ({"multiple": 0}, "multiple: 0; expected a whole number from 1"),
+        ({"config": 3}, "expected classes, multiple and config"),
+        ({"config": {"strides": "x"}}, "strides"),
+    ],
+)
+def test_broken_notes_are_named(exported, tmp_path, notes, expected):
+    onnx = pytest.importorskip("onnx")
+    proto, path = onnx.load(exported[1]), tmp_path / "broken.onnx"
+    text = notes
+    if isinstance(notes, dict):
+        text = json.dumps(json.loads(proto.metadata_props[0].value) | notes)
+    onnx.helper.set_model_props(proto, {"atss": text})
+    onnx.save(proto, path)
+    with pytest.raises(ValueError, match="broken.onnx") as caught:
+        OnnxDetector(path)
+    assert expected in str(caught.value)
+
+
+def test_what_is_no_network_is_named(tmp_path):
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "broken.onnx").write_bytes(b"no network")
+    with pytest.raises(ValueError, match="broken.onnx: .*; expected an .onnx file"):
+        OnnxDetector(tmp_path / "broken.onnx")

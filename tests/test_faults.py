@@ -1,6 +1,8 @@
 "What users ran into, each with one clear sentence or the right answer: names, sizes, types and flags."
 
+import struct
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from PIL import Image
 
 from atss_nb.cli.main import atss
+from atss_nb.core.errors import LabelError
 from atss_nb.data.detections import Detections
 from atss_nb.data.doctor import check_objects, examine
 from atss_nb.data.folders import LabelledImage
@@ -18,6 +21,7 @@ from atss_nb.inference.predict import predict
 from atss_nb.model.build import build_model
 from atss_nb.model.config import ModelConfig
 from atss_nb.model.detect import detect
+from atss_nb.recipes.recipes import read_data_home
 from atss_nb.tiles.split import plan_split
 from atss_nb.tiles.tiles import Tiling
 from atss_nb.training.settings import TrainConfig
@@ -69,6 +73,61 @@ def test_a_dollar_in_a_name_is_no_formula(tmp_path):
     data_set(tmp_path / "data", ["a$b", r"c$\frac"])
     code, text = atss("stats", tmp_path / "data", "--out", tmp_path / "out", "--strides", 8, 16)
     assert code == 0, text
+
+
+def test_a_run_with_a_dollar_in_a_name_is_scored(tmp_path):
+    "`atss test` and `eval --report` died in matplotlib, too."
+    for split in ("train", "test"):
+        data_set(tmp_path / "data" / split, ["a$b", r"c$\\frac"])
+    words = ["--epochs", 1, "--batch-size", 2, "--size", 0, "--device", "cpu"]
+    assert atss("train", "--data", tmp_path / "data", "--out", tmp_path / "run", *words)[0] == 0
+    code, text = atss("test", tmp_path / "run", "--device", "cpu")
+    assert code == 0 and (tmp_path / "run/report.html").exists(), text
+
+
+def header(width: int, height: int) -> bytes:
+    "A small PNG file that claims to be of this size."
+    parts = {b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT": b"", b"IEND": b""}
+    rows = (
+        struct.pack(">I", len(x)) + k + x + struct.pack(">I", zlib.crc32(k + x)) for k, x in parts.items()
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(rows)
+
+
+@pytest.mark.parametrize("words", [["doctor"], ["doctor", "--quick"], ["train", "--device", "cpu", "--data"]])
+@pytest.mark.parametrize(
+    ("file", "content", "expected"),
+    [
+        ("labelTxt/1.txt", b"9" * 5000 + b" 4 20 4 20 12 4 12 ship 0\n", "1.txt, line 1: '99999"),
+        ("labelTxt/1.txt", b"4 4 20 4 20 12 4 12 ship " + b"9" * 5000, "1.txt, line 1: '99999"),
+        ("images/1.png", header(2 * 10**9, 2 * 10**9), "1.png: cannot be read (its header says 2000000000 x"),
+    ],
+    ids=["corner", "difficulty", "header"],
+)
+def test_numbers_beyond_belief_are_named_by_doctor_and_train(tmp_path, words, file, content, expected):
+    data_set(tmp_path / "data/train", ["ship", "ship"])
+    (tmp_path / "data/train" / file).write_bytes(content)
+    more = ["--out", tmp_path / "run"] if words[0] == "train" else []
+    code, text = atss(*words, tmp_path / "data", *more)
+    assert code == 1 and expected in text and "Traceback" not in text and len(text) < 2000
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_doctor_says_what_train_needs_of_an_undivided_set(tmp_path):
+    data_set(tmp_path / "data")
+    code, text = atss("doctor", tmp_path / "data")
+    assert code == 0 and "atss train needs images in a split train: move them" in text
+    for folder in ("images", "labelTxt"):  # what it advises
+        (tmp_path / "divided/train").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / folder).rename(tmp_path / "divided/train" / folder)
+    assert "needs images in a split" not in atss("doctor", tmp_path / "divided")[1]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"data_set": 3}', '{"data_set": "a\\u0000b"}'])
+def test_a_broken_record_of_a_recipe_is_named(tmp_path, text):
+    (tmp_path / "recipe.json").write_text(text)
+    with pytest.raises(LabelError, match="recipe.json, "):
+        read_data_home(tmp_path)
 
 
 def test_what_only_the_validation_holds_is_told_before_the_training(tmp_path):

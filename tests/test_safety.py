@@ -21,6 +21,7 @@ from PIL import Image
 from atss_nb.cli.main import atss, main
 from atss_nb.core.files import draft_of, replacing
 from atss_nb.core.outputs import FolderInUse, locked
+from atss_nb.evaluation.task1 import read_task1
 from atss_nb.scenes.scenes import write_scenes
 
 LINE = "1 1 20 1 20 20 1 20 ship 0\n"
@@ -243,6 +244,48 @@ def test_images_of_one_name_are_told_apart(home, tmp_path):
     }
 
 
+def test_names_that_differ_only_in_case_stay_apart(home, tmp_path, caplog):
+    "Where a file system ignores case, the second would have replaced the first."
+    for name in ("a/P1.png", "b/p1.png"):
+        write_images(tmp_path / name[:1], [name[2:]], label=None)
+    formats = ["--format", "dota"]
+    code, text = atss(
+        "predict",
+        home / "run",
+        tmp_path / "a/images",
+        tmp_path / "b/images",
+        "--out",
+        tmp_path / "o",
+        *formats,
+    )
+    assert code == 0 and "P1 as %501" in caplog.text
+    files = [
+        p.relative_to(tmp_path / "o").as_posix() for p in (tmp_path / "o").rglob("*.*") if p.name != ".atss"
+    ]
+    assert len({file.casefold() for file in files}) == len(files) == 4
+    (tmp_path / "r").mkdir()
+    for name in ("Ship", "ship"):
+        (tmp_path / f"r/Task1_{name}.txt").write_text("P1 0.9 1 1 9 1 9 9 1 9\n")
+    code, text = atss("convert", tmp_path / "r", tmp_path / "t", "--to", "task1")
+    assert code == 0 and "Ship as %53hip" in caplog.text
+    assert sorted(p.name for p in (tmp_path / "t").glob("*.txt")) == ["Task1_%53hip.txt", "Task1_ship.txt"]
+    read = read_task1(tmp_path / "t", ("Ship", "ship"), ["P1"])
+    assert read[0].names == ["Ship", "ship"]
+    write_images(tmp_path / "c", ["P1.png", "p1.png"])
+    code, text = atss("convert", tmp_path / "c", tmp_path / "d", "--to", "dota")
+    assert code == 1 and "in more than case" in text and not (tmp_path / "d").exists()
+
+
+def test_a_backslash_in_the_name_of_an_image_is_no_folder(tmp_path):
+    write_images(tmp_path / "data/train", ["a\\b.png", "c.png"])
+    for form in ("coco", "yolo-obb", "labelme", "hrsc2016", "dota"):
+        code, text = atss("convert", tmp_path / "data", tmp_path / form, "--to", form)
+        assert code == 0 and "slash or backslash: 1, written as" in text
+        assert [p.name for p in (tmp_path / form).rglob("a*b.png")] == ["a%5Cb.png"]
+        code, text = atss("doctor", tmp_path / form)
+        assert code == 0 and " 0 errors" in text.replace("\n", " "), text
+
+
 def test_names_with_spaces_go_wherever_they_fit(home, tmp_path):
     write_images(tmp_path, ["photo (1).png"], None)
     words = ["predict", home / "run", tmp_path / "images", "--out", tmp_path / "out", "--format"]
@@ -300,7 +343,40 @@ def test_overwriting_ends_the_old_run_before_its_own_first_checkpoint(home, tmp_
     assert not (tmp_path / "last.pt").exists()
 
 
+@pytest.mark.parametrize("command", ["stats", "eval"])
+def test_what_is_in_the_way_is_told_before_the_work(home, tmp_path, command, monkeypatch):
+    (tmp_path / "notes.txt").write_text("mine")
+    words = ["stats", home / "data", "--out", tmp_path]
+    if command == "eval":
+        words = ["eval", home / "results", home / "labels", "--report", tmp_path / "notes.txt"]
+    code, text = atss(*words)
+    assert code == 1 and "notes.txt" in text and "did not make" in text and "found" not in text
+    assert contents(tmp_path) == {"notes.txt": b"mine"}
+
+
 # Kills
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that are copies of this one")
+def test_a_copy_of_the_course_is_whole_after_a_kill(tmp_path, monkeypatch):
+    pages = tmp_path / "site/atss_nb/notebooks"
+    for i in range(9):
+        (pages / f"course/{i}").mkdir(parents=True)
+        (pages / f"course/{i}/page.ipynb").write_text("{}")
+    (pages / "index.ipynb").write_text("{}")
+    monkeypatch.setattr("atss_nb.cli.main.__file__", str(tmp_path / "site/atss_nb/cli/main.py"))
+    monkeypatch.setattr("subprocess.call", lambda words: 0)
+    words = ["lab", "--folder", tmp_path / "work/course"]
+    (tmp_path / "work").mkdir()
+    status, changes = in_a_fork(words, tmp_path / "work")
+    assert status == 0 and changes > 20
+    shutil.rmtree(tmp_path / "work/course")
+    for at in (3, changes - 2, changes - 1):
+        status, _ = in_a_fork(words, tmp_path / "work", at)
+        assert os.WIFSIGNALED(status) and not (tmp_path / "work/course").exists()
+    assert atss(*words)[0] == 0
+    assert [p.name for p in (tmp_path / "work").iterdir()] == ["course"]
+    assert contents(tmp_path / "work/course") == contents(pages)
 
 
 def test_a_draft_of_the_record_of_tiles_is_swept(tmp_path):

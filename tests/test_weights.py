@@ -251,6 +251,20 @@ def test_the_command_brings_a_checkpoint_over(layout, name, tmp_path, capsys):
     assert box_iou_rotated(found["boxes"], expected["boxes"], aligned=True).min() > 0.99
 
 
+def test_the_command_claims_the_name_that_it_writes(tmp_path, capsys):
+    "Of `ours.pth` it makes `ours.safetensors`, which may be somebody's."
+    name = "retina-r50-le135-1x-dota"
+    recipe = override(find_recipe(name), SMALL)
+    theirs = as_peer(build_model(recipe.model, len(recipe.data.classes), pretrained=False))
+    torch.save({"state_dict": theirs, "meta": META_0X}, tmp_path / "epoch_12.pth")
+    (tmp_path / "ours.safetensors").write_text("mine")
+    words = ["--recipe", name, "--layout", "ratss", *(w for c in SMALL for w in ("--set", c))]
+    assert main(["convert-weights", str(tmp_path / "epoch_12.pth"), str(tmp_path / "ours.pth"), *words]) == 1
+    assert "ours.safetensors: exists, and atss convert-weights did not make it" in capsys.readouterr().err
+    assert (tmp_path / "ours.safetensors").read_text() == "mine"
+    assert not (tmp_path / "ours.json").exists()
+
+
 WRONG = {  # recipe: what is said of a checkpoint of retina-r50-le135-1x-dota
     "retina-r101-le135-1x-dior-r-rr": "shapes: 2 head.class_conv.weight (20, 16, 3, 3), bbox_head.retina_cls",
     "faster-rcnn-r50-oc-1x-dota": "nothing was loaded 130 tensors matched missing: 18 ",

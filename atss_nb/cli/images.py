@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from .runs import DEVICE, PRECISIONS, THRESHOLDS
-from ..core.names import distinct_names, image_file_name
+from ..core.names import distinct_names, file_names, image_file_name
 from ..core.outputs import claim_files, claim_folder
 
 
@@ -47,6 +47,15 @@ def draw_prediction(path: Path, image: Path, predictions) -> None:
     save_detections(path, small, predictions.replace(boxes=scale_boxes(predictions.boxes, scale, scale)))
 
 
+def _write_geojsons(folder: Path, predictions: list) -> None:
+    "A file for each image, on the map."
+    from atss_nb.inference.outputs import write_geojson
+
+    files = file_names((p.image_id for p in predictions), image_file_name)
+    for p in predictions:
+        write_geojson(folder / f"{files[p.image_id]}.geojson", p)
+
+
 OUTPUT_FORMATS = ("task1", "json", "csv", "dota", "geojson")
 
 
@@ -66,13 +75,10 @@ def write_outputs(folder: Path, predictions: list, formats: list[str], score: fl
         "json": lambda: outputs.write_predictions_json(folder / "predictions.json", predictions),
         "csv": lambda: outputs.write_predictions_csv(folder / "predictions.csv", predictions),
         "dota": lambda: outputs.write_dota_labels(folder / "labelTxt", [p.above(score) for p in predictions]),
+        "geojson": lambda: _write_geojsons(folder, predictions),
     }
     for name in formats:
-        if name == "geojson":
-            for p in predictions:
-                outputs.write_geojson(folder / f"{image_file_name(p.image_id)}.geojson", p)
-        else:
-            writers[name]()
+        writers[name]()
 
 
 def _check_class_names(classes: Sequence[str], formats: list[str]) -> None:
@@ -108,8 +114,9 @@ def _predict(args: argparse.Namespace) -> None:
         found = _find(args, detector, paths)
         predictions = [one.replace(image_id=name) for one, name in zip(found, names, strict=True)]
         write_outputs(folder, predictions, args.format, args.score)
+        files = file_names(names, image_file_name)
         for path, one in zip(paths, (p.above(args.score) for p in predictions), strict=True):
-            draw_prediction(folder / f"{image_file_name(one.image_id)}.png", path, one)
+            draw_prediction(folder / f"{files[one.image_id]}.png", path, one)
             print(f"{path}: {len(one)} objects with a score of {args.score} or more")
     print(f"wrote {len(paths)} pictures and {', '.join(args.format)} to {args.out}")
 

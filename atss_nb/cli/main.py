@@ -23,7 +23,7 @@ from .images import IMAGE_COMMANDS, image_paths
 from .results import RESULT_COMMANDS
 from .runs import RUN_COMMANDS
 from ..core.errors import AtssError
-from ..core.files import draft_of
+from ..core.files import draft_of, sweep_drafts
 from ..core.names import shown
 from ..core.options import choose
 
@@ -56,6 +56,7 @@ def _notebooks_folder(
     if (package.parent / "nbs/index.ipynb").exists():
         return package.parent / "nbs"
     if not copy.exists():
+        sweep_drafts(copy.parent)
         shutil.copytree(package / "notebooks", draft_of(copy), dirs_exist_ok=True)
         os.replace(draft_of(copy), copy)
     return copy

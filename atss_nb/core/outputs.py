@@ -199,12 +199,18 @@ def _draft_folder(folder: Path, command: str) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _leave_none_empty(folders: dict[Path, bool]) -> None:  # folder -> whether it was there before
+def _make_folder(folder: Path) -> list[Path]:  # the new ones, innermost first
+    "Make a folder, and those around it."
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return new
+
+
+def _leave_none_empty(new: Iterable[Path]) -> None:
     "Remove folders that were made for files that did not come."
-    for folder, before in folders.items():
-        if not before:
-            with suppress(OSError):
-                folder.rmdir()
+    for folder in new:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 @contextmanager
@@ -222,14 +228,13 @@ def claim_folder(folder: str | Path, command: str, inputs: Iterable[str | Path] 
     folder = Path(folder)
     refuse_inputs(folder, inputs)
     _check_folder(folder, command)
-    before = {folder: folder.exists()}
-    folder.mkdir(parents=True, exist_ok=True)
+    new = _make_folder(folder)
     try:
         with locked(folder), _draft_folder(folder, command) as draft:
             yield draft
             _move_in(folder, draft, command)
     finally:
-        _leave_none_empty(before)
+        _leave_none_empty(new)
 
 
 def _check_file(path: Path, command: str, inputs: Sequence[str | Path]) -> None:
@@ -267,16 +272,16 @@ def claim_files(
     files, inputs = [Path(path) for path in paths], list(inputs)
     for file in () if overwrite else files:
         _check_file(file, command, inputs)
-    folders = {file.parent: file.parent.exists() for file in files}
+    folders = dict.fromkeys(file.parent for file in files)
+    new = [path for folder in folders for path in _make_folder(folder)]
     for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
         sweep_drafts(folder)
     _note_files(files, command, pending=True)
     try:
         yield
     finally:
         _note_files(files, command, pending=False)
-        _leave_none_empty(folders)
+        _leave_none_empty(new)
 
 
 def remove_made(folder: str | Path, command: str) -> None:

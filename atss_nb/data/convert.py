@@ -199,13 +199,13 @@ def _prepare(one: LabelledImage, form: Format, lost: Counter) -> LabelledImage:
 
 def _check_places(images: list[LabelledImage], form: Format) -> None:
     "ValueError that names both images where one would replace the other."
-    seen: dict[Path, LabelledImage] = {}
+    seen: dict[str, LabelledImage] = {}
     for one in images:
-        other = seen.setdefault(form.place(one, "image"), one)
+        other = seen.setdefault(str(form.place(one, "image")).casefold(), one)
         if other is not one:
             both = f"{one.image or one.label or one.name} and {other.image or other.label or other.name}"
             raise ValueError(
-                f"{both} would exist already under one name; expected names that differ between splits"
+                f"{both} would exist already under one name; expected names that differ between splits, and in more than case"
             )
 
 
@@ -255,7 +255,7 @@ def write_dataset(
     lines = [f"{what}: {count} lost, {format} has no place for it" for what, count in gone]
     renamed = sum(one.name != new.name for one, new in zip(data.images, flat, strict=True))
     lines += (
-        [f"images of one name in several folders: {renamed}, written as folder%2Fname"] if renamed else []
+        [f"image names with a slash or backslash: {renamed}, written as folder%2Fname"] if renamed else []
     )
     if lines and report:
         warn(summary(f"{dst}, not everything could be kept", lines))

@@ -24,7 +24,7 @@ from atss_nb.data.dota import (
     read_dota,
     task1_class,
     task1_line,
-    task1_name,
+    task1_names,
     write_dota,
 )
 from atss_nb.data.folders import (
@@ -234,9 +234,9 @@ def _save_task1(root: Path, images: Sequence[LabelledImage], classes: Sequence[s
     for image in images:
         for one in image.annotation or ():
             lines[one.name].append(task1_line(image.name, one.score, one.polygon))
-    for name, found in lines.items():
-        with replacing(root / task1_name(name)) as draft:
-            draft.write_text("".join(found), encoding="utf-8", newline="\n")
+    for name, file in task1_names(classes).items():
+        with replacing(root / file) as draft:
+            draft.write_text("".join(lines[name]), encoding="utf-8", newline="\n")
 
 
 _TASK1 = Format(

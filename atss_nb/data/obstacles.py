@@ -43,6 +43,12 @@ def _wrong_size(
             yield severity, "too large to train on", f"{one.image}: cut it with atss split"
 
 
+_NO_TRAIN = (
+    "atss train needs images in a split train: move them with their labels into folders train and val "
+    "(COCO: name the files instances_train.json, ...; HRSC2016, DIOR-R: list the images in train.txt, ...)"
+)
+
+
 def find_obstacles(
     data: LabelledSet, sizes: Mapping[Path, tuple[int, int]], classes: Collection[str] = ()
 ) -> Iterator[tuple[str, str, str]]:
@@ -58,7 +64,7 @@ def find_obstacles(
     train = data.split("train")
     yield from _wrong_size(data, sizes)
     if not train:
-        yield "warnings", "nothing to train on", "no images in a split train: divide the set first"
+        yield "warnings", "nothing to train on", _NO_TRAIN
         return
     learned = set(classes) or _names(train)
     known = learned if data.format == "dota" else set(classes or data.classes)

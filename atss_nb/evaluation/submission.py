@@ -21,7 +21,7 @@ from atss_nb.data.dota import (
     DOTA_V20_CLASSES,
     parse_task1,
     task1_line,
-    task1_name,
+    task1_names,
 )
 from .task1 import read_image_ids, task1_files
 from ..geometry.quads import quad_iou
@@ -147,9 +147,10 @@ def write_submission(path: str | Path, submission: Submission) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, rows in submission.lines.items():
+        for name, file in task1_names(submission.lines).items():
+            rows = submission.lines[name]
             text = "".join(task1_line(image, score, np.array(corners)) for image, score, corners in rows)
-            archive.writestr(zipfile.ZipInfo(task1_name(name)), text, zipfile.ZIP_DEFLATED)
+            archive.writestr(zipfile.ZipInfo(file), text, zipfile.ZIP_DEFLATED)
 
 
 def read_submission(

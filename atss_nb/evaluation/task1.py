@@ -19,7 +19,7 @@ from ..core.errors import LabelError
 from ..core.files import read_text, replacing
 from ..core.images import IMAGE_SUFFIXES
 from ..data.detections import Detections
-from ..data.dota import DOTA_V20_CLASSES, parse_task1, read_dota, task1_class, task1_line, task1_name
+from ..data.dota import DOTA_V20_CLASSES, parse_task1, read_dota, task1_class, task1_line, task1_names
 from .cases import Case, Rows
 from .evaluate import IOU_THRESHOLDS, Evaluation, evaluate_case
 from ..geometry.boxes import AngleDef, poly2obb
@@ -55,9 +55,9 @@ def write_task1(folder: str | Path, predictions: Sequence[Detections]) -> None:
             lines[one.name].append(task1_line(p.image_id, one.score, one.polygon))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in lines.items():
-        with replacing(folder / task1_name(name)) as draft:
-            draft.write_text("".join(text), encoding="utf-8", newline="\n")
+    for name, file in task1_names(lines).items():
+        with replacing(folder / file) as draft:
+            draft.write_text("".join(lines[name]), encoding="utf-8", newline="\n")
 
 
 def task1_files(folder: str | Path) -> dict[str, Path]:
@@ -131,7 +131,8 @@ def read_task1(folder: str | Path, classes: Sequence[str], image_ids: Sequence[s
         one per image id, whether something was found in it or not
     """
     check_image_ids(image_ids)
-    files = {name: Path(folder) / task1_name(name) for name in classes}
+    there = {task1_class(path): path for path in Path(folder).glob("Task1_*.txt")}
+    files = {name: there.get(name, Path(folder) / file) for name, file in task1_names(classes).items()}
     rows, _ = _task1_rows(files, classes, {name: i for i, name in enumerate(image_ids)}, limited=False)
     order, corners = np.argsort(rows.image, kind="stable"), rows.polys.reshape(-1, 4, 2)
     parts = np.split(order, np.searchsorted(rows.image[order], np.arange(1, len(image_ids))))

@@ -15,7 +15,7 @@ import torch
 
 from ..core.errors import LabelError
 from ..core.files import json_value, read_text, replacing
-from ..core.names import image_file_name
+from ..core.names import file_names, image_file_name
 from ..core.options import choose
 from ..data.columns import Detection
 from ..data.detections import Detections
@@ -96,8 +96,9 @@ def write_dota_labels(folder: str | Path, predictions: Sequence[Detections]) -> 
     """
     check_image_ids([p.image_id for p in predictions])
     Path(folder).mkdir(parents=True, exist_ok=True)
+    files = file_names((p.image_id for p in predictions), image_file_name)
     for p in predictions:
-        write_dota(Path(folder) / f"{image_file_name(p.image_id)}.txt", p)
+        write_dota(Path(folder) / f"{files[p.image_id]}.txt", p)
 
 
 def image_place(path: Path):

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.files import json_value
+from ..core.errors import wrong
+from ..core.files import check_file, json_value
+from ..core.records import ConfigError
 from ..geometry.quads import batched_nms_polygons
+from ..model.config import ModelConfig
 
 
 def anchor_table(size: tuple[int, int], config: dict) -> tuple[np.ndarray, list[int]]:
@@ -153,19 +156,37 @@ def _padded(image: np.ndarray, multiple: int) -> np.ndarray:  # (H, W, 3) uint8 
     return np.ascontiguousarray(canvas.transpose(2, 0, 1)[None])
 
 
+def _read_notes(path: Path, text: str | None) -> tuple[tuple[str, ...], dict, int]:
+    "Classes, configuration and multiple, as `atss export` writes them into the file."
+    if text is None:
+        raise ValueError(f"{path}: expected an .onnx file written by `atss export`")
+    notes = json_value(text, path)
+    try:
+        classes, multiple, config = notes["classes"], notes["multiple"], ModelConfig(**notes["config"])
+    except (KeyError, TypeError):
+        raise wrong(
+            path, "notes", notes, "classes, multiple and config, as atss export writes them"
+        ) from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if not (isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)):
+        raise wrong(path, "classes", classes, "a list of names")
+    if type(multiple) is not int or multiple < 1:
+        raise wrong(path, "multiple", multiple, "a whole number from 1")
+    return tuple(classes), vars(config), multiple
+
+
 class OnnxDetector:
     "An exported detector, run by onnxruntime: `detector(image)` -> boxes, scores, labels."
 
     def __init__(self, path: str | Path):
-        self.session = needs("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        path, runtime = check_file(path), needs("onnxruntime")
+        try:
+            self.session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime's own have no base class
+            raise ValueError(f"{path}: {error}; expected an .onnx file") from error
         notes = self.session.get_modelmeta().custom_metadata_map.get("atss")
-        if notes is None:
-            raise ValueError(f"{path}: expected an .onnx file written by `atss export`")
-        notes = json_value(notes, Path(path))
-        self.classes, self.config = tuple(notes["classes"]), notes["config"]
-        self.multiple = notes[
-            "multiple"
-        ]  # height and width of what the network sees are multiples of it [px]
+        self.classes, self.config, self.multiple = _read_notes(path, notes)  # of height and width [px]
 
     def raw(self, images: np.ndarray) -> list[np.ndarray]:
         """What the network says, as `RawNetwork` does.
