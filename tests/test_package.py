@@ -217,3 +217,22 @@ def test_what_nobody_else_uses_is_private(name):
         if user != path and (f"atss_nb.{name}" in sources | names or user == notebook):
             known |= names
     assert [one for one in exported(path) if one not in known and not handed_out(path, one)] == []
+
+
+def is_number(value: ast.expr) -> bool:
+    "Numbers alone, or tuples and sums of them."
+    parts = {type(part) for part in ast.walk(value)} - {ast.Load}
+    kinds = (ast.Constant, ast.Tuple, ast.UnaryOp, ast.BinOp, ast.unaryop, ast.operator)
+    numbers = [part.value for part in ast.walk(value) if isinstance(part, ast.Constant)]
+    plain = all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
+    return bool(numbers) and plain and all(issubclass(kind, kinds) for kind in parts)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_number_with_a_name_says_why_this_one(path):
+    lines = path.read_text().splitlines()
+    for node in ast.parse("\n".join(lines)).body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value and is_number(node.value):
+            own = "\n".join(lines[node.lineno - 1 : node.end_lineno])
+            above = lines[node.lineno - 2].startswith("#")
+            assert above or "#" in own.replace("# fmt: skip", ""), own

@@ -20,7 +20,7 @@ class LabelError(AtssError, ValueError):
 
 
 _SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 120
+_SHORT.maxstring = _SHORT.maxother = 120  # characters: one line of a wide terminal
 
 
 def wrong(path: Path, place: int | str, value: object, expected: str) -> LabelError:

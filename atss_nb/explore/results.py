@@ -58,6 +58,7 @@ def _softened(
     ]
 
 
+# boxes cx, cy, w, h [px], angle [rad]: three of one ship, two of another, and one that is alone
 _DUPLICATES = (
     (130.0, 110.0, 130.0, 52.0, 0.35), (142.0, 114.0, 126.0, 56.0, 0.42), (118.0, 104.0, 120.0, 46.0, 0.2),
     (270.0, 150.0, 120.0, 44.0, -0.7), (276.0, 158.0, 110.0, 50.0, -0.6), (200.0, 240.0, 150.0, 40.0, 0.05),
@@ -126,9 +127,11 @@ def _staircase(
     return torch.stack([left, right], 1).flatten(0, 1)
 
 
+# boxes as above: three objects
 _TRUTHS = (
     (100.0, 90.0, 120.0, 50.0, 0.3), (290.0, 110.0, 110.0, 44.0, -0.6), (190.0, 240.0, 150.0, 48.0, 0.1),
 )  # fmt: skip
+# by falling score: a hit, one of nothing, a hit, a duplicate, one too far off (IoU 0.37)
 _DETECTIONS = (
     (104.0, 94.0, 118.0, 48.0, 0.34), (60.0, 210.0, 80.0, 36.0, 0.9), (300.0, 112.0, 100.0, 40.0, -0.5),
     (110.0, 84.0, 112.0, 52.0, 0.2), (190.0, 262.0, 150.0, 48.0, 0.15),

@@ -52,7 +52,7 @@ def _level_fit(
     return rows
 
 
-_STRIDES = (8, 16, 32, 64, 128)
+_STRIDES = (8, 16, 32, 64, 128)  # RetinaNet's levels P3 to P7 (Lin et al. 2017, section 4)
 
 
 class AnchorTiling(Explorer, js="tiling"):
@@ -109,6 +109,7 @@ def _with_errors(
     return deltas + torch.tensor(errors) * torch.tensor([*[unit] * 4, 1.0], dtype=torch.float64)
 
 
+# an upright anchor and a turned object: cx, cy, w, h [px], angle [rad]
 _START = ((150.0, 150.0, 128.0, 128.0, 0.0), (200.0, 170.0, 190.0, 80.0, 0.5))
 _ERROR = {"min": -0.5, "max": 0.5, "step": 0.01}
 

@@ -141,7 +141,7 @@ _RPN = (
 _HRSC = "on HRSC2016 the source rounds the corners of its boxes to whole pixels; here they are exact"
 _TWO = "the source trains its second stage on 1000 proposals an image and cuts with as many points as fit; here 2000, two by two"
 
-_RIGHT = (30.0, 60.0, 90.0, 120.0, 150.0)
+_RIGHT = (30.0, 60.0, 90.0, 120.0, 150.0)  # [degrees], by which the source turns in its rows with "rr"
 _SCALES = Tiling(gap=500, rates=(0.5, 1.0, 1.5), cut_difficulty=None)
 _DOTA = (_ANGLE, _CUT, _SERVER, _ALL)
 

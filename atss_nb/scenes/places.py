@@ -57,7 +57,7 @@ def depot(world: World, at: Frame, w: float, h: float) -> None:
             world.put("large-vehicle", spot, craft.large_vehicle)
 
 
-_YELLOW = (206, 170, 62)
+_YELLOW = (206, 170, 62)  # RGB of road paint that the sun has bleached
 
 
 def apron(world: World, at: Frame, w: float, h: float) -> None:
