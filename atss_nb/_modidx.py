@@ -2477,11 +2477,11 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                                                                     'atss_nb/training/weights.py'),
                                           'atss_nb.training.weights._find_weights': ( 'course/fine_tuning.html#_find_weights',
                                                                                       'atss_nb/training/weights.py'),
+                                          'atss_nb.training.weights._shipped_weights': ( 'course/fine_tuning.html#_shipped_weights',
+                                                                                         'atss_nb/training/weights.py'),
                                           'atss_nb.training.weights.read_weights': ( 'course/fine_tuning.html#read_weights',
                                                                                      'atss_nb/training/weights.py'),
                                           'atss_nb.training.weights.save_weights': ( 'course/fine_tuning.html#save_weights',
                                                                                      'atss_nb/training/weights.py'),
-                                          'atss_nb.training.weights.shipped_weights': ( 'course/fine_tuning.html#shipped_weights',
-                                                                                        'atss_nb/training/weights.py'),
                                           'atss_nb.training.weights.take_over': ( 'course/fine_tuning.html#take_over',
                                                                                   'atss_nb/training/weights.py')}}}
