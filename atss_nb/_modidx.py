@@ -1416,8 +1416,6 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                          'atss_nb.inference.views.views_of': ( 'course/huge_images.html#views_of',
                                                                                'atss_nb/inference/views.py')},
             'atss_nb.model.backbones': { 'atss_nb.model.backbones.Body': ('course/backbones.html#body', 'atss_nb/model/backbones.py'),
-                                         'atss_nb.model.backbones.Body._frozen_parts': ( 'course/backbones.html#body._frozen_parts',
-                                                                                         'atss_nb/model/backbones.py'),
                                          'atss_nb.model.backbones.Body.forward': ( 'course/backbones.html#body.forward',
                                                                                    'atss_nb/model/backbones.py'),
                                          'atss_nb.model.backbones.Body.freeze': ( 'course/backbones.html#body.freeze',

@@ -76,14 +76,10 @@ class ResidualBlock(nn.Module):
 
 
 class Body(nn.Module):
-    """A stem to stride 4, then four stages; a subclass sets `stem`, `stages` and `channels`.
-
-    Attributes:
-        frozen: stages
-    """
+    "A stem to stride 4, then four stages; a subclass sets `stem`, `stages` and `channels`."
 
     strides = (4, 8, 16, 32)
-    frozen = 0
+    frozen: Sequence[nn.Module] = ()
 
     def freeze(self, stages: int) -> None:
         """Let the first stages learn no more, neither their weights nor their statistics.
@@ -91,16 +87,14 @@ class Body(nn.Module):
         Args:
             stages: 0 to 4, the stem with them
         """
-        self.frozen = max(self.frozen, choose(range(5), stages, "frozen_stages"))
-        for part in self._frozen_parts():
+        choose(range(5), stages, "frozen_stages")
+        self.frozen = max(self.frozen, [self.stem, *self.stages[:stages]] if stages else [], key=len)
+        for part in self.frozen:
             part.requires_grad_(False)
-
-    def _frozen_parts(self) -> list[nn.Module]:
-        return [self.stem, *self.stages[: self.frozen]] if self.frozen else []
 
     def train(self, mode: bool = True) -> "Body":
         super().train(mode)
-        for part in self._frozen_parts():
+        for part in self.frozen:
             part.eval()
         return self
 
@@ -288,9 +282,7 @@ def resnet_fpn(
     out_channels: int = 256,
     norm: str = "bn",
     extra_from: str = "input",
-    weights: str | None = None,
-    frozen_stages: int | None = None,
-    norm_eval: bool | None = None,
+    **body,
 ) -> FeaturePyramid:
     """torchvision's ResNet under a pyramid.
 
@@ -300,9 +292,6 @@ def resnet_fpn(
         out_channels: C of every level
         norm: as in `norm_layer`
         extra_from: as in `FPN`
-        weights: as in `ResNetBody`
-        frozen_stages: as in `ResNetBody`
-        norm_eval: as in `ResNetBody`
+        **body: weights, frozen_stages, norm_eval, as in `ResNetBody`
     """
-    body = ResNetBody(depth, weights, frozen_stages, norm_eval, norm)
-    return FeaturePyramid(body, strides, out_channels, extra_from)
+    return FeaturePyramid(ResNetBody(depth, norm=norm, **body), strides, out_channels, extra_from)
