@@ -224,7 +224,7 @@ def test_normal_scenes_are_what_they_always_were(size, seed):
 
 def test_harder_scenes_hold_more_objects_on_more_ground_and_hide_more_of_them():
     sets = {d: [make_scene(448, (3, i), difficulty=d) for i in range(12)] for d in DIFFICULTIES}
-    objects = {d: sum(len(s.objects.names) for s in found) for d, found in sets.items()}
+    objects = {d: sum(len(s.objects) for s in found) for d, found in sets.items()}
     covered = {
         d: sum(int(s.objects.difficult.sum()) for s in found) / objects[d] for d, found in sets.items()
     }
@@ -270,7 +270,7 @@ def test_classes_of_small_scenes(small):
     share = Counter(name for s in small for name in set(s.objects.names))
     assert set(share) <= set(DOTA_V10_CLASSES)
     assert len(share) == 9 and min(share.values()) >= 0.1 * len(small), share
-    count = [len(s.objects.names) for s in small]
+    count = [len(s.objects) for s in small]
     assert 5 <= np.mean(count) <= 20
     assert 0 < count.count(0) < 0.15 * len(small), "some scenes are empty, most are not"
     size = np.sqrt(np.concatenate([sides(s.polys) for s in small]).prod(1))
@@ -313,7 +313,7 @@ def test_any_size(size):
     scene = make_scene(size, 2)
     h, w = (size, size) if isinstance(size, int) else size
     assert scene.image.shape == (h, w, 3) and scene.image.dtype == np.uint8
-    assert len(scene.polys) == len(scene.objects.names) == len(scene.objects.difficult)
+    assert len(scene.polys) == len(scene.objects) == len(scene.objects.difficult)
     assert scene.polys.shape[1:] == (4, 2) and scene.polys.dtype == np.float64
 
 
