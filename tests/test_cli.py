@@ -61,6 +61,42 @@ def test_predict_writes_pictures_and_task1(trained, tmp_path):
     assert list(tmp_path.glob("Task1_*.txt"))
 
 
+def predictions_of(folder) -> dict[str, list[dict]]:
+    images = json.loads((folder / "predictions.json").read_text())["images"]
+    return {one["image_id"]: one["objects"] for one in images}
+
+
+def test_the_printed_count_is_what_scores_enough(trained, tmp_path, capsys):
+    words = ["predict", trained / "run", trained / "data/test/images", "--out", tmp_path, "--format", "json"]
+    for score in (0.001, 0.02, 0.3):
+        assert run(*words, "--score", score) == 0
+        lines = capsys.readouterr().out.splitlines()[:-1]
+        found = predictions_of(tmp_path)
+        counts = [sum(one["score"] >= score for one in objects) for objects in found.values()]
+        assert [int(line.split(": ")[-1].split()[0]) for line in lines] == counts
+    assert run(*words, "--score", 0.001) == 0
+    scores = [one["score"] for objects in predictions_of(tmp_path).values() for one in objects]
+    assert 0.001 <= min(scores) < 0.05, "below the threshold that the run was trained with"
+
+
+def test_thresholds_of_predict(trained, tmp_path):
+    words = ["predict", trained / "run", trained / "data/test/images", "--out", tmp_path, "--format", "json"]
+    counts = {}
+    for more in ([], ["--max-detections", 3], ["--nms", 0.9], ["--agnostic"], ["--precision", "float32"]):
+        assert run(*words, "--score", 0.001, *more) == 0
+        counts[more[0] if more else ""] = [len(objects) for objects in predictions_of(tmp_path).values()]
+    assert max(counts["--max-detections"]) == 3
+    assert sum(counts["--agnostic"]) < sum(counts[""]) < sum(counts["--nms"])
+
+
+def test_thresholds_of_test(trained, capsys):
+    words = ["--score", 0.001, "--nms", 0.3, "--max-detections", 1, "--agnostic", "--precision", "auto"]
+    assert run("test", trained / "run", *words) == 0
+    metrics = json.loads((trained / "run/test.json").read_text())
+    assert sum(one["detections"] for one in metrics["counts"].values()) == 4, "one of each image"
+    assert "max_detections is 1" in metrics["notes"] and "max_detections is 1" in capsys.readouterr().out
+
+
 def test_predict_through_windows_does_not_depend_on_the_batch(trained, tmp_path):
     words = ["predict", trained / "run", trained / "data/test/images", "--score", 0.0]
     words += ["--window", 64, "--overlap", 32, "--views", "flips"]

@@ -5,10 +5,10 @@
 __all__ = ['OUTPUT_FORMATS', 'IMAGE_COMMANDS', 'image_paths', 'draw_prediction', 'write_outputs']
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from .runs import DEVICE
+from .runs import DEVICE, PRECISIONS, THRESHOLDS
 from ..core.names import distinct_names, file_names, image_file_name
 from ..core.outputs import claim_files, claim_folder
 
@@ -24,13 +24,12 @@ def image_paths(given: list[Path]) -> list[Path]:
     return [file for path in given for file in image_files(path)]
 
 
-def _find(model, paths: list[Path], args: argparse.Namespace, classes: list[str], size) -> list:
-    "Detections for each image."
-    from atss_nb.inference.predict import predict_each
-
-    names = ("precision", "window", "overlap", "scales", "views")
-    asked = {name: getattr(args, name) for name in names}
-    return list(predict_each(model, paths, classes, size, args.batch_size, progress=True, **asked))
+def _find(args: argparse.Namespace, detector, paths: list[Path]) -> Iterator:  # of Detections
+    "One image after the other, with all that scores enough to be drawn, and what the run would keep itself."
+    names = ("nms", "max_detections", "agnostic", "precision", "window", "overlap", "scales", "views")
+    asked = {name: getattr(args, name) for name in (*names, "batch_size")}
+    score = min(args.score, detector.model.config.score_threshold)
+    return detector(paths, score=score, progress=True, lazy=True, **asked)
 
 
 def draw_prediction(path: Path, image: Path, predictions) -> None:
@@ -105,16 +104,14 @@ def _image_names(paths: list[Path], formats: list[str]) -> list[str]:
 
 def _predict(args: argparse.Namespace) -> None:
     "Find objects on images; write files of results and drawn pictures."
-    from atss_nb.core.devices import choose_device
-    from atss_nb.training.loop import load_model
+    from atss_nb.inference.detector import load
 
     paths = image_paths(args.images)
     names = _image_names(paths, args.format)
     with claim_folder(args.out, "predict", [args.run, *paths]) as folder:
-        model, config, classes = load_model(args.run)
-        _check_class_names(classes, args.format)
-        model = model.to(choose_device(args.device))
-        found = _find(model, paths, args, classes, config.size)
+        detector = load(args.run, args.device)
+        _check_class_names(detector.classes, args.format)
+        found = _find(args, detector, paths)
         predictions = [one.replace(image_id=name) for one, name in zip(found, names, strict=True)]
         write_outputs(folder, predictions, args.format, args.score)
         files = file_names(names, image_file_name)
@@ -133,7 +130,12 @@ _PREDICT = {
         "and JPEG are read in windows (not interlaced or progressive ones), WebP whole, BMP up to 64 megapixels",
     },
     "--out": {"type": Path, "default": Path("runs/predict")},
-    "--score": {"type": float, "default": 0.3, "help": "draw and count what scores at least this"},
+    "--score": {
+        "type": float,
+        "default": 0.3,
+        "help": "draw and count what scores at least this; below the run's own threshold (0.05), more is kept",
+    },
+    **THRESHOLDS,
     "--format": {"nargs": "+", "default": ("task1",), "choices": OUTPUT_FORMATS, "help": "files of results"},
     "--window": {
         "type": int,
@@ -150,7 +152,7 @@ _PREDICT = {
     },
     "--views": {"default": "none", "choices": ["none", "flips", "turns", "all"], "help": "of each window"},
     "--batch-size": {"type": int, "default": 4, "help": "views at a time"},
-    "--precision": {"default": "float32", "choices": ["float32", "bfloat16", "float16"]},
+    "--precision": {"default": "auto", "choices": PRECISIONS, "help": "auto: bfloat16 where it is fast"},
     "--device": DEVICE,
 }
 

@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from .runs import DEVICE
+from .runs import DEVICE, PRECISIONS, THRESHOLDS
 from ..core.files import replacing
 from ..core.options import missing
 from ..core.outputs import claim_files
@@ -62,6 +62,8 @@ def score_run(
     protocol: str = "dota-devkit",
     metric: str | None = None,
     labels: str | Path | None = None,
+    precision: str = "float32",
+    **thresholds,
 ) -> dict:
     """Score a split; write <split>.json and report.html into the run folder.
 
@@ -72,13 +74,15 @@ def score_run(
         title: of the report
         protocol: as for `evaluate`
         labels: of the whole images that the split's tiles were cut from: score those
+        precision: as in `detect`
+        **thresholds: as for `with_thresholds`
 
     Returns:
         the metrics, as written to <split>.json
     """
     from atss_nb.evaluation.breakdown import analyze
     from atss_nb.evaluation.evaluate import choose_protocol
-    from atss_nb.model.detect import predict_dataset
+    from atss_nb.model.detect import predict_dataset, with_thresholds
     from atss_nb.training.loop import load_model
     from atss_nb.training.settings import open_split
 
@@ -86,10 +90,12 @@ def score_run(
     choose_protocol(protocol, metric)
     model, config, classes = load_model(run)
     dataset = open_split(replace(config, data=data or config.data, classes=tuple(classes)), split)
-    predictions, targets = predict_dataset(model.to(device), dataset, config.batch_size, progress=True)
+    model = with_thresholds(model, **thresholds).to(device)
+    predictions, targets = predict_dataset(model, dataset, config.batch_size, True, precision)
     case, notes = _case(dataset, predictions, targets, labels, config.size)
     analysis = analyze(case, metric, protocol)
     notes += analysis.notes
+    notes += [f"{name} is {value}" for name, value in thresholds.items() if value is not None]
     facts = {"split": split, "notes": notes, "seconds": round(time.perf_counter() - started, 1)}
     metrics = analysis.to_dict() | facts
     with replacing(run / f"{split}.json") as draft:
@@ -104,11 +110,13 @@ def _test(args: argparse.Namespace) -> None:
     "Score a trained run on a split and write a report."
     from atss_nb.core.devices import choose_device
 
-    rules = {"protocol": args.protocol, "metric": args.metric}
+    names = {"score": "score_threshold", "nms": "nms_threshold", "agnostic": "agnostic_nms"}
+    names |= {name: name for name in ("max_detections", "protocol", "metric", "precision", "labels")}
+    rules = {name: getattr(args, word) for word, name in names.items()}
     if not args.run.is_dir():
         raise missing(args.run, "run folder")
     with claim_files([args.run / f"{args.split}.json", args.run / "report.html"], "test"):
-        score_run(args.run, args.split, args.data, choose_device(args.device), labels=args.labels, **rules)
+        score_run(args.run, args.split, args.data, choose_device(args.device), **rules)
     print(f"wrote {args.run / args.split}.json and {args.run / 'report.html'}")
 
 
@@ -122,6 +130,9 @@ _TEST = {
     },
     "--protocol": {"default": "dota-devkit", "choices": PROTOCOL_NAMES},
     "--metric": _METRIC,
+    "--score": {"type": float, "help": "lowest score that counts; without: the run's own"},
+    **THRESHOLDS,
+    "--precision": {"default": "float32", "choices": PRECISIONS, "help": "auto: bfloat16 where it is fast"},
     "--device": DEVICE,
 }
 

@@ -4,9 +4,7 @@
 
 __all__ = ['Detector', 'load']
 
-import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -15,14 +13,8 @@ from ..core.devices import choose_device
 from ..data.detections import Detections
 from .inputs import is_one_image
 from .predict import predict_each
+from ..model.detect import with_thresholds
 from ..training.loop import load_model
-
-
-def _with_thresholds(model: nn.Module, **changes) -> nn.Module:
-    "A model with the same weights, which are shared, and other values in its configuration; None keeps a value."
-    other, asked = copy.copy(model), {name: value for name, value in changes.items() if value is not None}
-    other.config = replace(model.config, **asked)
-    return other
 
 
 class Detector:
@@ -49,6 +41,7 @@ class Detector:
         score: float | None = None,
         nms: float | None = None,
         max_detections: int | None = None,
+        agnostic: bool | None = None,
         size: int | tuple[int, int] | None = None,
         precision: str = "float32",
         device: str | None = None,
@@ -63,8 +56,9 @@ class Detector:
             score: lowest score in [0, 1]; None: the model's own, like the next two
             nms: IoU above which the lower score of a class goes
             max_detections: of an image or a window
+            agnostic: duplicates of all classes, not class by class
             size: resize to this side [px] instead of the one trained with
-            precision: or "bfloat16", "float16"
+            precision: or "bfloat16", "float16"; "auto": by the processor
             device: "cpu", "cuda", "auto"; None: where the model is
             lazy: give one `Detections` after the other, as soon as it is there
             **options: window, overlap, scales, views, batch_size, progress: as for `predict_each`
@@ -75,10 +69,15 @@ class Detector:
         one = is_one_image(images)
         if device is not None:
             self.model.to(choose_device(device))
-        changes = {"score_threshold": score, "nms_threshold": nms, "max_detections": max_detections}
-        model, size = _with_thresholds(self.model, **changes), self.size if size is None else size
-        options |= {"precision": precision} | ({} if nms is None else {"nms_threshold": nms})
+        own, size = self.model.config, self.size if size is None else size
+        least = own.score_threshold if score is None else min(score, own.score_threshold)
+        changes = {"score_threshold": least, "nms_threshold": nms, "agnostic_nms": agnostic}
+        model = with_thresholds(self.model, max_detections=max_detections, **changes)
+        options |= {"precision": precision, "agnostic": model.config.agnostic_nms}
+        options |= {} if nms is None else {"nms_threshold": nms}
         found = predict_each(model, images, self.classes, size, **options)
+        if score is not None:
+            found = (one.above(score) for one in found)
         if lazy:
             return found
         return list(found)[0] if one else list(found)

@@ -110,6 +110,7 @@ def predict_each(
     scales: Sequence[float] = (1.0,),
     views: str = "none",
     nms_threshold: float = 0.1,
+    agnostic: bool = False,
 ) -> Iterator[Detections]:
     """Detect objects in one image after the other; each answer is given as soon as it is there. Raises what `open_images` raises.
 
@@ -123,10 +124,12 @@ def predict_each(
         window: as in `plan_passes`, like the next two; None: only huge images have windows
         views: a name in VIEWS
         nms_threshold: between views: IoU above which the lower score of a class goes
+        agnostic: ... of whatever class
 
     Returns:
         of images in order, le90, in the pixels of the image as given
     """
+    merging = {"nms_threshold": nms_threshold, "agnostic": agnostic}
     orientations, waiting = choose(VIEWS, views, "views"), deque()
     stream = isinstance(images, Iterator)  # of unknown length; its pixels are not kept
     total = None if stream else sum(math.prod(size_of(image)) for image in open_images(images))
@@ -135,7 +138,7 @@ def predict_each(
     with tqdm(total=total, desc="predicting", unit="px", unit_scale=True, disable=not progress) as bar:
         for i, one in enumerate(_answered(model, opened, waiting, batch_size, precision, bar)):
             bar.set_postfix_str(f"{i + 1} images", refresh=False)
-            yield _finished(one, i, classes, not stream, nms_threshold=nms_threshold)
+            yield _finished(one, i, classes, not stream, **merging)
 
 
 def predict(

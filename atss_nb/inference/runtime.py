@@ -132,7 +132,8 @@ def decode_image(
     boxes, score = decode_boxes(anchors[anchor], outputs[1][anchor], config, size), scores[anchor, label]
     if len(outputs) > 2:
         score = np.sqrt(score * _sigmoid(outputs[2][anchor]))
-    kept = batched_nms_polygons(_corners(boxes), score, label, config["nms_threshold"])
+    groups = np.zeros_like(label) if config.get("agnostic_nms") else label
+    kept = batched_nms_polygons(_corners(boxes), score, groups, config["nms_threshold"])
     kept = kept[np.lexsort([kept, -score[kept]])][: config["max_detections"]]
     return {"boxes": boxes[kept], "scores": score[kept], "labels": label[kept]}
 

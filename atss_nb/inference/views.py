@@ -230,12 +230,15 @@ def to_image(view: View, predictions: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: value[inner] for key, value in (predictions | {"boxes": boxes}).items()}
 
 
-def merge_views(predictions: Sequence[dict], nms_threshold: float = 0.1) -> dict[str, Tensor]:
+def merge_views(
+    predictions: Sequence[dict], nms_threshold: float = 0.1, agnostic: bool = False
+) -> dict[str, Tensor]:
     """All predictions of an image without duplicates, by falling score; the order of the views does not matter, and one alone stays whole.
 
     Args:
         predictions: of each view: boxes (M, 5), scores (M,), labels (M,), in pixels of the image
         nms_threshold: IoU above which the lower score of a class goes
+        agnostic: the lower score goes whatever its class is
     """
     parts = {
         "boxes": torch.zeros(0, 5),
@@ -247,5 +250,6 @@ def merge_views(predictions: Sequence[dict], nms_threshold: float = 0.1) -> dict
     parts = {key: value[np.lexsort(columns)] for key, value in parts.items()}
     if len(predictions) == 1:  # the detector has removed its duplicates
         return parts
-    kept = batched_nms_rotated(parts["boxes"], parts["scores"], parts["labels"], nms_threshold)
+    groups = torch.zeros_like(parts["labels"]) if agnostic else parts["labels"]
+    kept = batched_nms_rotated(parts["boxes"], parts["scores"], groups, nms_threshold)
     return {key: value[kept] for key, value in parts.items()}

@@ -118,6 +118,7 @@ class ModelConfig:
         train_difficult: False: difficult objects are neither object nor background
         score_threshold: predictions score more than this
         nms_threshold: IoU above which the lower score of a class goes
+        agnostic_nms: of whatever class the lower score is
         pre_nms: anchors per level that are decoded at most
         max_detections: predictions per image at most
         second_stage: None: one stage
@@ -151,6 +152,7 @@ class ModelConfig:
     train_difficult: bool = True
     score_threshold: Share = 0.05
     nms_threshold: Share = 0.1
+    agnostic_nms: bool = False
     pre_nms: Count = 2000
     max_detections: Count = 2000
     second_stage: Annotated[SecondStage | None, nested_record(SecondStage)] = None

@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.devices import send_targets
-from ..geometry.boxes import AngleDef, regularize
-from ..geometry.nms import batched_nms_rotated
+from ..geometry.boxes import AngleDef
 from .config import ModelConfig
-from .detect import DetectionModel
+from .detect import DetectionModel, best_predictions
 from .losses import smooth_l1_loss
 from .roi_heads import RoIHead, RoIOutput, multiscale_roi_align
 from atss_nb.model.rpn import (
@@ -125,8 +124,7 @@ def _postprocess(
     row, label = (scores > config.score_threshold).nonzero(as_tuple=True)
     score = scores[row, label]
     boxes = coder.decode(proposals[row], _of_class(deltas[row], label), size)
-    kept = batched_nms_rotated(boxes, score, label, config.nms_threshold)[: config.max_detections]
-    return {"boxes": regularize(boxes[kept], config.angle), "scores": score[kept], "labels": label[kept]}
+    return best_predictions(boxes, score, label, config)
 
 
 class FirstStage(NamedTuple):

@@ -11,10 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.devices import autocast, send, send_targets
-from ..geometry.boxes import regularize
-from ..geometry.nms import batched_nms_rotated
 from .config import ModelConfig
-from .detect import DetectionModel
+from .detect import DetectionModel, best_predictions
 from .gaussian_losses import gwd_loss, kfiou_loss, kld_loss, probiou_loss
 from .heads import HeadOutput
 from atss_nb.model.losses import (
@@ -135,8 +133,7 @@ def postprocess(
     boxes = coder.decode(anchors.boxes[anchor], outputs.deltas[anchor], size)
     if outputs.centerness is not None:
         score = (score * outputs.centerness[anchor].sigmoid()).sqrt()
-    kept = batched_nms_rotated(boxes, score, label, config.nms_threshold)[: config.max_detections]
-    return {"boxes": regularize(boxes[kept], config.angle), "scores": score[kept], "labels": label[kept]}
+    return best_predictions(boxes, score, label, config)
 
 
 class RetinaNet(DetectionModel):
