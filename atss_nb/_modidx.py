@@ -2166,6 +2166,7 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                        'atss_nb.scenes.places.tank_farm': ( 'workshop/scenes/places.html#tank_farm',
                                                                             'atss_nb/scenes/places.py')},
             'atss_nb.scenes.scenes': { 'atss_nb.scenes.scenes.Scene': ('course/scenes.html#scene', 'atss_nb/scenes/scenes.py'),
+                                       'atss_nb.scenes.scenes.Scene.polys': ('course/scenes.html#scene.polys', 'atss_nb/scenes/scenes.py'),
                                        'atss_nb.scenes.scenes._chosen': ('course/scenes.html#_chosen', 'atss_nb/scenes/scenes.py'),
                                        'atss_nb.scenes.scenes._save': ('course/scenes.html#_save', 'atss_nb/scenes/scenes.py'),
                                        'atss_nb.scenes.scenes.make_scene': ('course/scenes.html#make_scene', 'atss_nb/scenes/scenes.py'),

@@ -60,7 +60,11 @@ def sides(polys):
 
 def test_the_same_seed_gives_the_same_scene():
     a, b, other = (make_scene(96, s) for s in (3, 3, 4))
-    assert np.array_equal(a.image, b.image) and np.array_equal(a.polys, b.polys) and a.classes == b.classes
+    assert (
+        np.array_equal(a.image, b.image)
+        and np.array_equal(a.polys, b.polys)
+        and a.objects.names == b.objects.names
+    )
     assert not np.array_equal(a.image, other.image)
 
 
@@ -146,8 +150,8 @@ def test_every_label_is_mostly_inside_and_the_cut_ones_are_difficult(small):
         boxes = shapely.polygons(scene.polys)
         share = shapely.area(shapely.intersection(boxes, picture)) / shapely.area(boxes)
         assert (share >= INSIDE - 1e-9).all()
-        assert (scene.difficult[share < SHOWN - 1e-9] == 1).all()
-        assert (scene.difficult[sides(scene.polys)[:, 0] < TINY] == 1).all()
+        assert (scene.objects.difficult[share < SHOWN - 1e-9] == 1).all()
+        assert (scene.objects.difficult[sides(scene.polys)[:, 0] < TINY] == 1).all()
 
 
 def test_difficult_says_covered_cut_or_tiny():
@@ -167,7 +171,7 @@ def test_no_two_objects_share_ground_except_on_floors(small, large):
     for scene in small + large:
         boxes = shapely.polygons(scene.polys)
         for i, j in shapely.STRtree(boxes).query(boxes, "intersects").T:
-            names = {scene.classes[i], scene.classes[j]}
+            names = {scene.objects.names[i], scene.objects.names[j]}
             if i < j and not names & set(FLOORS):
                 shared = shapely.intersection(boxes[i], boxes[j]).area
                 assert shared < 0.1 * min(boxes[i].area, boxes[j].area), names
@@ -208,8 +212,8 @@ KEPT = {(64, 0): "634746d16ef45ed3", (256, (0, 1)): "85e63255f167e5ed", ((300, 5
 
 
 def digest(scene):
-    parts = scene.image.tobytes(), scene.polys.round(6).tobytes(), "|".join(scene.classes).encode()
-    return hashlib.sha256(b"".join(parts) + scene.difficult.tobytes()).hexdigest()[:16]
+    parts = scene.image.tobytes(), scene.polys.round(6).tobytes(), "|".join(scene.objects.names).encode()
+    return hashlib.sha256(b"".join(parts) + scene.objects.difficult.numpy().tobytes()).hexdigest()[:16]
 
 
 @pytest.mark.parametrize("size, seed", KEPT)
@@ -220,8 +224,10 @@ def test_normal_scenes_are_what_they_always_were(size, seed):
 
 def test_harder_scenes_hold_more_objects_on_more_ground_and_hide_more_of_them():
     sets = {d: [make_scene(448, (3, i), difficulty=d) for i in range(12)] for d in DIFFICULTIES}
-    objects = {d: sum(len(s.classes) for s in found) for d, found in sets.items()}
-    covered = {d: sum(int(s.difficult.sum()) for s in found) / objects[d] for d, found in sets.items()}
+    objects = {d: sum(len(s.objects) for s in found) for d, found in sets.items()}
+    covered = {
+        d: sum(int(s.objects.difficult.sum()) for s in found) / objects[d] for d, found in sets.items()
+    }
     ground = {d: np.mean([s.gsd for s in found]) for d, found in sets.items()}
     assert objects["easy"] < objects["normal"] < objects["hard"]
     assert ground["easy"] < ground["normal"] < ground["hard"]
@@ -261,10 +267,10 @@ def test_a_wrong_difficulty_is_named(wrong):
 
 def test_classes_of_small_scenes(small):
     "Enough of each for a small detector: nine classes, each in at least a tenth of the scenes."
-    share = Counter(name for s in small for name in set(s.classes))
+    share = Counter(name for s in small for name in set(s.objects.names))
     assert set(share) <= set(DOTA_V10_CLASSES)
     assert len(share) == 9 and min(share.values()) >= 0.1 * len(small), share
-    count = [len(s.classes) for s in small]
+    count = [len(s.objects) for s in small]
     assert 5 <= np.mean(count) <= 20
     assert 0 < count.count(0) < 0.15 * len(small), "some scenes are empty, most are not"
     size = np.sqrt(np.concatenate([sides(s.polys) for s in small]).prod(1))
@@ -272,13 +278,13 @@ def test_classes_of_small_scenes(small):
 
 
 def test_classes_and_sizes_of_large_scenes(large):
-    names = {name for s in large for name in s.classes}
+    names = {name for s in large for name in s.objects.names}
     assert names <= set(DOTA_V10_CLASSES) and len(names) >= 10
     extent = np.concatenate([sides(s.polys) for s in large])
     assert 8 <= extent[:, 1].min() < 16 and extent[:, 1].max() > 150
     ratio = extent[:, 1] / extent[:, 0]
     assert ratio.min() < 1.01 and 4 < ratio.max() < 10.5
-    assert {0, 1} == {int(d) for s in large for d in s.difficult}
+    assert {0, 1} == {int(d) for s in large for d in s.objects.difficult}
 
 
 def test_rows_are_dense(large):
@@ -287,7 +293,7 @@ def test_rows_are_dense(large):
     for scene in large:
         boxes = [
             b
-            for b, c in zip(shapely.polygons(scene.polys), scene.classes, strict=True)
+            for b, c in zip(shapely.polygons(scene.polys), scene.objects.names, strict=True)
             if c in ("ship", "large-vehicle")
         ]
         tree = shapely.STRtree(boxes)
@@ -307,7 +313,7 @@ def test_any_size(size):
     scene = make_scene(size, 2)
     h, w = (size, size) if isinstance(size, int) else size
     assert scene.image.shape == (h, w, 3) and scene.image.dtype == np.uint8
-    assert len(scene.polys) == len(scene.classes) == len(scene.difficult)
+    assert len(scene.polys) == len(scene.objects) == len(scene.objects.difficult)
     assert scene.polys.shape[1:] == (4, 2) and scene.polys.dtype == np.float64
 
 
@@ -338,7 +344,10 @@ def test_files_read_back_as_made(tmp_path):
     for i in range(3):
         scene, label = make_scene((80, 120), (9, i)), read_dota(out / f"labelTxt/000{i}.txt")
         assert np.array_equal(np.asarray(Image.open(out / f"images/000{i}.png")), scene.image)
-        assert label.names == scene.classes and label.difficult.tolist() == scene.difficult.tolist()
+        assert (
+            label.names == scene.objects.names
+            and label.difficult.tolist() == scene.objects.difficult.tolist()
+        )
         assert np.allclose(label.polygons, scene.polys, atol=0.006)
         assert label.meta["imagesource"] == "procedural" and abs(float(label.meta["gsd"]) - scene.gsd) < 1e-4
     lines = (out / "labelTxt/0000.txt").read_text().splitlines()

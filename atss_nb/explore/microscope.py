@@ -11,7 +11,7 @@ from traitlets import Any, Bool, Float, Int, Unicode, observe
 
 from .explorers import Explorer, control
 from .samples import RATIOS
-from ..geometry.boxes import hbb2obb, obb2hbb, poly2obb
+from ..geometry.boxes import hbb2obb, obb2hbb
 from ..samples.anchors import AnchorGrid, Anchors
 from ..samples.assign import ATSS, CenterSampling, MaxIoU
 from ..samples.explanation import Explanation, Reason
@@ -25,7 +25,7 @@ def _scene_boxes(
 ):  # (H, W, 3) uint8 image, (count, 5) boxes
     "A procedural scene and some of its objects."
     scene = make_scene(size, seed, gsd=0.2)
-    boxes = poly2obb(torch.tensor(scene.polys).view(-1, 4, 2), "le90")
+    boxes = scene.objects.boxes
     sizes = boxes[:, 2:4].prod(1).log()
     steps = torch.linspace(0, 1, count)[:, None] * (sizes.amax() - sizes.amin()) + sizes.amin()
     return scene.image, boxes[(sizes - steps).abs().argmin(1).unique()]

@@ -9,7 +9,6 @@ from itertools import count, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 from PIL import Image
 
 from ..core.outputs import claim_folder
@@ -33,9 +32,9 @@ _SUFFIX = {"hrsc2016": ".bmp", "dior-r": ".jpg"}
 def _scene(size: int, seed: tuple[int, int], names: dict[str, str] | None):
     "Pixels and labels of a scene, in the classes of the data set."
     scene = make_scene(size, seed, 0.3)
-    kept = [i for i, name in enumerate(scene.classes) if names is None or name in names]
-    classes = [scene.classes[i] if names is None else names[scene.classes[i]] for i in kept]
-    difficult = np.asarray(scene.difficult)[kept]
+    new = [name if names is None else names.get(name) for name in scene.objects.names]
+    kept = [i for i, name in enumerate(new) if name]
+    classes, difficult = [new[i] for i in kept], scene.objects.difficult[kept]
     return scene.image, Detections.from_polygons(scene.polys[kept].round(2), classes, difficult=difficult)
 
 

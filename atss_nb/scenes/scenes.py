@@ -25,17 +25,22 @@ class Scene:
 
     Attributes:
         image: (H, W, 3) uint8
-        polys: (G, 4, 2) float64 corners [px], clockwise, the head's left corner first
-        classes: G DOTA v1.0 names
-        difficult: (G,) int, 1 where cut, covered or tiny
+        objects: of DOTA v1.0's classes; difficult 1 where cut, covered or tiny
         gsd: ground sample distance [m/px]
     """
 
     image: np.ndarray
-    polys: np.ndarray
-    classes: list[str]
-    difficult: np.ndarray
+    objects: Detections
     gsd: float
+
+    @property
+    def polys(self) -> np.ndarray:
+        """The outlines of the objects.
+
+        Returns:
+            (G, 4, 2) float64 corners [px], clockwise, the head's left corner first
+        """
+        return self.objects.polygons.numpy()
 
 
 DIFFICULTIES = {
@@ -84,7 +89,8 @@ def make_scene(
     compose(world, chosen)
     hard = difficult(world, crowns(world))
     polys = np.array([p.exterior.coords[:4] for p in world.polys]).reshape(-1, 4, 2) / gsd
-    return Scene(world.canvas.render(rng, contrast=chosen.contrast), polys, world.classes, hard, gsd)
+    objects = Detections.from_polygons(polys, world.classes, difficult=hard)
+    return Scene(world.canvas.render(rng, contrast=chosen.contrast), objects, gsd)
 
 
 def _save(path: Path, image: np.ndarray) -> None:
@@ -120,9 +126,7 @@ def write_scenes(
     for i in range(n):
         scene = make_scene(size, (seed, i), difficulty=difficulty)
         meta = {"imagesource": "procedural", "gsd": f"{scene.gsd:.4f}"}
-        labels = Detections.from_polygons(
-            scene.polys.round(2), scene.classes, difficult=scene.difficult, meta=meta
-        )
+        labels = scene.objects.replace(corners=scene.polys.round(2), meta=meta)
         write_dota(out / "labelTxt" / f"{i:04d}.txt", labels)
         _save(out / "images" / f"{i:04d}.png", scene.image)
         if progress:
