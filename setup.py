@@ -32,7 +32,7 @@ setup(
     package_data={
         package + ".recipes": ["*.pyi"],
         package + ".notebooks": ["*.ipynb", "course/*.ipynb", "workshop/*/*.ipynb", "images/*.png"],
-        package: ["py.typed", "*.pyi"],
+        package: ["py.typed", "*.pyi", "weights/*"],
         package + ".explore": ["*.js", "*.css"],
         package + ".plots": ["*.css"],
     },

@@ -1,0 +1,100 @@
+"""Train the weights that come with the package, and write them with their card to atss_nb/weights.
+
+python tools/weights.py scenes                                    draws 900 scenes, trains on 800 of them (half an hour)
+python tools/weights.py hit-uav --data ../shared/data/hit_uav     HIT-UAV (Suo et al. 2023), two hours
+
+One thread of a CPU; a run that was stopped goes on when it is started again. What it does is in runs/weights/.
+"""
+
+import argparse
+import platform
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from atss_nb.model.config import ModelConfig
+from atss_nb.scenes.scenes import write_scenes
+from atss_nb.training.checkpoints import load_checkpoint
+from atss_nb.training.loop import load_model, train
+from atss_nb.training.settings import TrainConfig, open_split
+from atss_nb.training.trainer import validate
+from atss_nb.training.weights import save_weights
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS, WEIGHTS = ROOT / "runs/weights", ROOT / "atss_nb/weights"
+COMMON = {"ema": 0.998, "zoom": 1.5, "validations": 4, "precision": "bfloat16"}
+
+ABOUT = {
+    "scenes": """Trained on procedural scenes of 256 px that this package draws itself; its licence covers the data, too.
+It is for first steps: lessons, tests, pictures, and as a beginning for fine-tuning. It has never seen a photograph.""",
+    "hit-uav": """Trained on HIT-UAV, infrared drone images of 640 x 512 px (Suo et al., HIT-UAV: A high-altitude infrared
+thermal dataset for Unmanned Aerial Vehicle-based object detection, Scientific Data 10:227, 2023, CC BY 4.0).
+It must not be used to watch people: it is for lessons, and as a beginning for fine-tuning on images like these.""",
+}
+
+
+def scenes_config(args: argparse.Namespace) -> TrainConfig:
+    home = RUNS / "scenes-data"
+    for split, count, seed in (("train", 800, 100), ("val", 100, 101)):
+        if not (home / split).exists():
+            write_scenes(home / split, count, 256, seed)
+    return TrainConfig(str(home), ModelConfig.small(), epochs=40, **COMMON)
+
+
+def hit_uav_config(args: argparse.Namespace) -> TrainConfig:
+    return TrainConfig(args.data, ModelConfig.small(), epochs=16, quarter_turns=False, **COMMON)
+
+
+CONFIGS = {"scenes": scenes_config, "hit-uav": hit_uav_config}
+
+
+def processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor()
+
+
+def card(name: str, score, config: TrainConfig, seconds: str, images: int) -> str:
+    "What somebody should know before using the weights."
+    rows = "\n".join(f"| {kind} | {ap['0.50']:.3f} |" for kind, ap in sorted(score.per_class.items()))
+    return f"""# {name}
+
+{ABOUT[name]}
+
+- Command: `python tools/weights.py {name}`, seed {config.seed}, {config.epochs} epochs, {config.precision}, one thread of {processor()}, PyTorch {torch.__version__}{seconds}.
+- Stored as float16. Scores below are of the stored numbers, on the {images} images of the validation split, which decided the checkpoint that was kept but was never trained on; protocol dota-devkit, exact overlap, the model's own thresholds.
+
+AP50 {score.AP50:.3f}, AP75 {score.AP75:.3f}, mAP {score.mAP:.3f}
+
+| class | AP50 |
+|---|---|
+{rows}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=sorted(CONFIGS))
+    parser.add_argument("--data", help="of hit-uav: folder with train and val")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    config, run, started = CONFIGS[args.name](args), RUNS / args.name, time.perf_counter()
+    fresh = not (run / "last.pt").exists()
+    train(config, run, resume=True)
+    taken = f", {(time.perf_counter() - started) / 60:.0f} minutes" if fresh else ""
+    whole = load_checkpoint(run / "last.pt")["epochs"] == config.epochs
+    if not whole:
+        raise SystemExit("stopped: run the same command again to go on")
+    model, config, classes = load_model(run)
+    public = replace(config, data=f"runs/weights/{args.name}-data")  # where this machine keeps it is nobody's business
+    path = save_weights(WEIGHTS / args.name, model, public.to_json(), classes, half=True)
+    data = open_split(config, "val")
+    score = validate(load_model(path)[0], data)
+    path.with_suffix(".md").write_text(card(args.name, score, config, taken, len(data)), encoding="utf-8")
+    print(score.summary(), f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)", sep="\n")
+
+
+if __name__ == "__main__":
+    main()
