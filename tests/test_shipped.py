@@ -1,0 +1,44 @@
+"The weights that come with the package: found by name everywhere a run is, without a download."
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from atss_nb import Detections, evaluate, load, make_scene
+from atss_nb.cli.main import atss
+from atss_nb.data.dota import DOTA_V10_CLASSES
+from atss_nb.training.loop import load_model
+
+
+def test_scenes_finds_what_a_new_scene_shows():
+    detector = load("scenes", device="cpu")
+    scenes = [make_scene(256, (12345, i)) for i in range(12)]
+    found = detector([scene.image for scene in scenes])
+    assert all(isinstance(one, Detections) for one in found)
+    names = detector.classes
+    targets = [scene.objects for scene in scenes]
+    labels = [torch.tensor([names.index(name) for name in one.names]) for one in targets]
+    truth = [{"boxes": one.boxes, "labels": k} for one, k in zip(targets, labels, strict=True)]
+    predictions = [{"boxes": one.boxes, "scores": one.scores, "labels": one.labels} for one in found]
+    assert evaluate(predictions, truth, names).AP50 > 0.85
+
+
+def test_a_shipped_name_is_a_run_for_the_command(tmp_path):
+    Image.fromarray(make_scene(256, 5).image).save(tmp_path / "harbour.png")
+    out = tmp_path / "found"
+    code, text = atss("predict", "scenes", tmp_path / "harbour.png", "--out", out, "--format", "json")
+    assert code == 0, text
+    assert any(row["score"] > 0.5 for row in json.loads((out / "predictions.json").read_text()))
+
+
+def test_the_header_says_what_it_is():
+    model, config, classes = load_model("scenes")
+    assert set(classes) <= set(DOTA_V10_CLASSES) and config.data == "runs/weights/scenes-data"
+    assert next(model.parameters()).dtype is torch.float32 and not model.training
+
+
+def test_a_name_that_is_none_is_answered_with_those_that_are():
+    with pytest.raises(FileNotFoundError, match=r"name of weights \(.*scenes"):
+        load("scene")
