@@ -10,6 +10,7 @@ import torch
 
 from atss_nb.cli.main import main
 from atss_nb.geometry.boxes import obb2poly
+from atss_nb.inference.export import RawNetwork, export_program
 from atss_nb.inference.runtime import OnnxDetector, decode_image
 from atss_nb.model.build import build_model
 from atss_nb.model.config import ModelConfig
@@ -45,6 +46,11 @@ def exported(tmp_path_factory):
     return model, folder / "out/small.onnx"
 
 
+@pytest.fixture(scope="module")
+def program(exported):
+    return export_program(exported[0])
+
+
 def picture(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
@@ -68,6 +74,20 @@ def check(ours: dict, theirs: dict, tolerance: float) -> None:
 def test_the_boxes_are_those_of_pytorch(exported, size):
     image = picture(*size)
     check(OnnxDetector(exported[1])(image), by_pytorch(exported[0], image), 1e-4)
+
+
+@pytest.mark.parametrize("images", [1, 2, 5])
+@pytest.mark.parametrize("cells", [(1, 1), (1, 3), (3, 1), (2, 3), (4, 4)])
+def test_any_number_of_images_of_any_size(exported, program, images, cells):
+    model, path = exported
+    size = [n * model.backbone.multiple for n in cells]
+    batch = torch.rand(images, 3, *size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = RawNetwork(model)(batch)
+        by_program = program.module()(batch)
+    for a, b, c in zip(expected, by_program, OnnxDetector(path).raw(batch.numpy()), strict=True):
+        assert len(a) == images and torch.allclose(a, b, atol=1e-5)
+        assert np.abs(a.numpy() - c).max() < 1e-4
 
 
 @pytest.mark.parametrize("regression", ["box", "point"])

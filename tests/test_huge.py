@@ -204,7 +204,7 @@ def test_two_images_of_one_name_keep_results_of_their_own(trained, pictures, tmp
 
 
 def test_a_run_of_two_limits_sees_images_as_in_training(trained, pictures, network, tmp_path):
-    words = ["--out", tmp_path, "--format", "json"]
+    words = ["--out", tmp_path, "--format", "json", "--precision", "float32"]
     assert run("predict", trained / "both", pictures / "east", *words) == 0
     found, files = found_in(tmp_path), [pictures / "east/small.png", pictures / "east/wide.tif"]
     for file, expected in zip(files, predict(network, files, ["a", "b"], (96, 160)), strict=True):
@@ -216,7 +216,19 @@ def test_a_run_of_two_limits_sees_images_as_in_training(trained, pictures, netwo
 
 @pytest.mark.parametrize("views", ["flips", "turns", "all"])
 def test_every_view_of_a_huge_image_at_two_scales(trained, pictures, network, tmp_path, views):
-    words = ["--scales", 0.5, 1, "--views", views, "--batch-size", 3, "--format", "json", "csv"]
+    words = [
+        "--scales",
+        0.5,
+        1,
+        "--views",
+        views,
+        "--batch-size",
+        3,
+        "--precision",
+        "float32",
+        "--format",
+        "json",
+    ]
     assert run("predict", trained / "whole", pictures / "east/wide.tif", "--out", tmp_path, *words) == 0
     found, kept = found_in(tmp_path)["wide"], {"scales": (0.5, 1.0), "views": views}
     expected = predict(network, [pictures / "east/wide.tif"], ["a", "b"], batch_size=1, **kept)[0]

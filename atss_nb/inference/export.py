@@ -7,6 +7,7 @@ __all__ = ['RawNetwork', 'export_program', 'export_onnx']
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -47,13 +48,14 @@ def export_program(model: RetinaNet) -> torch.export.ExportedProgram:
     """The raw network as a graph that PyTorch runs and saves without our code.
 
     Returns:
-        of its raw network, for one image of any size
+        of its raw network, for any number of images of any size
     """
-    multiple = model.backbone.multiple
-    dims = {2: multiple * torch.export.Dim("rows", min=1), 3: multiple * torch.export.Dim("columns", min=1)}
-    example = torch.zeros(1, 3, 2 * multiple, 3 * multiple)
-    raw = RawNetwork(model).eval().cpu()
-    return torch.export.export(raw, (example,), dynamic_shapes=(dims,))
+    multiple, free = model.backbone.multiple, partial(torch.export.Dim, min=1)
+    dims = {0: free("batch"), 2: multiple * free("rows"), 3: multiple * free("columns")}
+    example = torch.zeros(2, 3, 2 * multiple, 3 * multiple)
+    raw, alike = RawNetwork(model).eval().cpu(), {"prefer_deferred_runtime_asserts_over_guards": True}
+    with torch.fx.experimental._config.patch(backed_size_oblivious=True):
+        return torch.export.export(raw, (example,), dynamic_shapes=(dims,), **alike)
 
 
 def export_onnx(model: RetinaNet, path: str | Path, classes: Sequence[str]) -> None:

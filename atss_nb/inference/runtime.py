@@ -192,7 +192,7 @@ class OnnxDetector:
         """What the network says, as `RawNetwork` does.
 
         Returns:
-            of (1, 3, H, W) float32 in [0, 1]
+            of (B, 3, H, W) float32 in [0, 1]
         """
         return self.session.run(None, {"images": images})
 

@@ -24,7 +24,7 @@ def flatten_map(x: Tensor, per_anchor: int) -> Tensor:
     Returns:
         (B, H * W * A, D)
     """
-    return x.permute(0, 2, 3, 1).reshape(len(x), -1, per_anchor)
+    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, per_anchor)
 
 
 def tower(in_channels: int, feat_channels: int, convs: int, norm: str | None = None) -> nn.Sequential:
