@@ -75,7 +75,9 @@ AP50 {score.AP50:.3f}, AP75 {score.AP75:.3f}, mAP {score.mAP:.3f}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("name", choices=sorted(CONFIGS))
     parser.add_argument("--data", help="of hit-uav: folder with train and val")
     args = parser.parse_args()
@@ -88,7 +90,9 @@ def main() -> None:
     if not whole:
         raise SystemExit("stopped: run the same command again to go on")
     model, config, classes = load_model(run)
-    public = replace(config, data=f"runs/weights/{args.name}-data")  # where this machine keeps it is nobody's business
+    public = replace(
+        config, data=f"runs/weights/{args.name}-data"
+    )  # where this machine keeps it is nobody's business
     path = save_weights(WEIGHTS / args.name, model, public.to_json(), classes, half=True)
     data = open_split(config, "val")
     score = validate(load_model(path)[0], data)
