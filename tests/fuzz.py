@@ -48,7 +48,7 @@ from atss_nb.tiles.tiles import Tiling
 from atss_nb.training.checkpoints import read_log, save_checkpoint
 from atss_nb.training.loop import load_model
 from atss_nb.training.settings import TrainConfig
-from atss_nb.training.weights import load_weights, save_weights
+from atss_nb.training.weights import save_weights
 
 OWN = (AtssError, OSError, ValueError)
 TINY = ModelConfig.small(channels=8, head_convs=1)
@@ -321,10 +321,9 @@ def _image(home: Path, suffix: str, **options) -> Reader:
 
 
 def _weights(home: Path) -> Reader:
-    save_weights(home / "a", build_model(TINY, 2, pretrained=False), ["ship", "plane"])
-    return Reader(
-        home, lambda home: load_weights(home / "a.safetensors"), ["a.json", "a.safetensors"], TREE, 0.02
-    )
+    config = TrainConfig("data", TINY).to_json()
+    save_weights(home / "a", build_model(TINY, 2, pretrained=False), config, ["ship", "plane"])
+    return Reader(home, lambda home: load_model(home / "a.safetensors"), ["a.safetensors"], BINARY, 0.02)
 
 
 def _peer(home: Path) -> Reader:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -295,3 +296,48 @@ def test_the_command_does_the_run_that_python_suggests(tmp_path):
     assert (of_python / "config.json").read_text() == (of_command / "config.json").read_text()
     ours, theirs = (load_checkpoint(run / "last.pt")["model"] for run in (of_python, of_command))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_run_begins_with_the_weights_of_another(whole, config):
+    "Other classes, a frozen stem and first stage, a tenth of the rate for what was taken over."
+    classes = (*DOTA_V10_CLASSES, "tower")
+    run = Trainer(replace(config, classes=classes, weights=str(whole), freeze=1, old_lr=0.1, epochs=1))
+    theirs = load_model(whole)[0].state_dict()
+    ours = {name: value.clone() for name, value in run.model.state_dict().items()}
+    assert torch.equal(ours["head.box_conv.weight"], theirs["head.box_conv.weight"])
+    assert torch.equal(ours["head.class_conv.bias"][:15], theirs["head.class_conv.bias"])
+    assert run.transfer.classes == tuple(sorted(DOTA_V10_CLASSES)) and len(run.transfer.kept) == 2
+    for _ in run.epoch():
+        pass
+    moved = {name for name, value in run.model.state_dict().items() if not torch.equal(value, ours[name])}
+    still = ("backbone.body.stem", "backbone.body.stages.0")
+    assert (
+        not [name for name in moved if name.startswith(still)]
+        and "backbone.body.stages.1.conv1.0.weight" in moved
+    )
+    rates = {group["factor"]: group["lr"] for group in run.optimizer.param_groups}
+    assert rates[0.1] == pytest.approx(0.1 * rates[1.0])
+    assert run.transfer.taken and "tensors taken over" in str(run.transfer)
+
+
+def test_a_finished_run_may_go_on_for_longer(whole, config, tmp_path):
+    longer = tmp_path / "longer"
+    shutil.copytree(whole, longer)
+    train(replace(config, epochs=4), longer, progress=False, resume=True)
+    assert load_checkpoint(longer / "last.pt")["epochs"] == 4
+    assert losses(longer)[: len(losses(whole))] == losses(whole)
+    with pytest.raises(ValueError, match="epochs 4 -> 2"):
+        train(replace(config, epochs=2), longer, progress=False, resume=True)
+
+
+def test_the_command_fine_tunes(whole, config, tmp_path):
+    words = ["train", "--data", config.data, "--epochs", 1, "--batch-size", 4, "--device", "cpu"]
+    words += ["--classes", *DOTA_V10_CLASSES]
+    code, text = atss(*words, "--weights", whole, "--freeze", 2, "--out", tmp_path / "tuned")
+    assert code == 0 and "tensors taken over from" in text, text
+    tuned = load_model(tmp_path / "tuned")
+    assert tuned[1].model == config.model and tuned[1].freeze == 2
+    code, text = atss(*words, "--weights", tmp_path / "tunned", "--out", tmp_path / "other")
+    assert code == 1 and "tuned" in text and not (tmp_path / "other/last.pt").exists()
+    code, text = atss("train", "--resume", "--epochs", 2, "--out", tmp_path / "tuned", "--device", "cpu")
+    assert code == 0 and load_checkpoint(tmp_path / "tuned/last.pt")["epochs"] == 2, text

@@ -29,7 +29,7 @@ from atss_nb.model.heads import HeadOutput
 from atss_nb.recipes.recipes import find_recipe, override
 from atss_nb.samples.anchors import AnchorGrid
 from atss_nb.samples.coders import DeltaXYWHA
-from atss_nb.training.weights import load_weights
+from atss_nb.training.loop import load_model
 
 GOLDEN = Path(__file__).parent / "golden"
 KINDS = {
@@ -242,8 +242,9 @@ def test_the_command_brings_a_checkpoint_over(layout, name, tmp_path, capsys):
     assert main(["convert-weights", str(tmp_path / "epoch_12.pth"), str(out), *words]) == 0
     text = capsys.readouterr().out
     assert f"{len(source.state_dict())} tensors matched" in text and "missing" not in text
-    model, classes = load_weights(out)
+    model, config, classes = load_model(out)
     assert (classes, model.config) == (list(recipe.data.classes), recipe.model)
+    assert config.size == recipe.transforms.size
     image = [torch.rand(3, 96, 128, generator=torch.Generator().manual_seed(0))]
     (expected,), (found,) = source(image), model(image)
     assert len(expected["boxes"]) > 20 and torch.equal(found["labels"], expected["labels"])

@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,16 @@ def _asked(args: argparse.Namespace) -> dict:  # attributes of a TrainConfig
     from atss_nb.model.config import ModelConfig
 
     names = ("format", "balance", "batch_size", "accumulate", "lr", "precision", "compile", "ema", "zoom")
-    names += ("patience", "workers", "seed", "size", "epochs")
+    names += ("patience", "workers", "seed", "size", "epochs", "freeze", "old_lr", "classes", "keep_empty")
     asked = {name: value for name in names if (value := getattr(args, name)) is not None}
-    if args.model != "small":
-        asked["model"] = ModelConfig.resnet(int(args.model[6:]), weights=args.weights)
-    return asked | {"classes": tuple(args.classes), "keep_empty": not args.skip_empty}
+    borrowed = args.weights if args.weights == "imagenet" else None
+    if args.weights and not borrowed:
+        asked["weights"] = args.weights
+    if args.model or borrowed:
+        small = args.model in (None, "small")
+        make = ModelConfig.small if small else partial(ModelConfig.resnet, int(args.model[6:]))
+        asked["model"] = make(weights=borrowed)
+    return asked
 
 
 def _say(text: str) -> None:
@@ -42,7 +49,8 @@ def _train_config(args: argparse.Namespace):  # a TrainConfig
 
     if not args.data:  # only a run that goes on may leave it out
         last = args.out / "last.pt"
-        return TrainConfig.from_json(load_checkpoint(last)["config"], last)
+        config = TrainConfig.from_json(load_checkpoint(last)["config"], last)
+        return replace(config, **_asked(args))
     config = TrainConfig.suggest(args.data, **_asked(args))
     size, turns = config.size or "as it is", "" if config.quarter_turns else ", no quarter turns"
     _say(f"long side {size} px, levels from stride {config.model.strides[0]}, {config.epochs} epochs{turns}")
@@ -91,7 +99,7 @@ def _check_words(args: argparse.Namespace) -> None:
         _wrong_use("--smoke and --set are for a recipe: atss train NAME (atss recipes lists them)")
     for names, option in _TRAIN.items() if args.recipe else ():
         name = names.split()[0]
-        value = getattr(args, name.strip("-").replace("-", "_"))
+        value = getattr(args, option.get("dest", name.strip("-").replace("-", "_")))
         if name not in _OF_RECIPES and value not in (None, False, option.get("default")):
             _wrong_use(f"{name} is the recipe's to say: change it with --set (atss recipes {args.recipe})")
 
@@ -163,7 +171,6 @@ _WHAT: dict[str, dict[str, Any]] = {
         "help": "the folder in other words, for a recipe, too",
     },
     "--format": {
-        "default": "",
         "help": "of the data, as in convert --help; without: what the folder looks like",
     },
     "--out --work-dir": {
@@ -172,42 +179,52 @@ _WHAT: dict[str, dict[str, Any]] = {
     },
     "--classes": {
         "nargs": "+",
-        "default": (),
-        "help": "names in order; without: those in the training labels",
+        "help": "names in order; without: those in the training labels, or in the weights",
     },
 }
 
 _HOW: dict[str, dict[str, Any]] = {
-    "--model": {"default": "small", "choices": _MODELS},
-    "--skip-empty": {"action": "store_true", "help": "leave out training images without objects"},
+    "--model": {"choices": _MODELS, "help": "without: small, or that of the weights"},
+    "--skip-empty": {
+        "action": "store_const",
+        "const": False,
+        "dest": "keep_empty",
+        "help": "leave out training images without objects",
+    },
     "--balance": {
         "type": float,
-        "default": 0.0,
         "help": "show classes in less than this share of the images more often (0.05, say)",
     },
-    "--weights": {"choices": ["imagenet"], "help": "start a ResNet from ImageNet weights"},
+    "--weights": {
+        "help": "begin with trained numbers: a run, a file, a name of shipped weights; imagenet for a ResNet"
+    },
+    "--freeze": {"type": int, "help": "stages of the backbone that do not learn, 0 to 4"},
+    "--old-lr": {"type": float, "help": "factor of the learning rate for numbers taken over, such as 0.1"},
     "--size --imgsz": {
         "type": int,
         "help": "long side of the images [px], 0 keeps them; without: from the objects",
     },
     "--epochs": {"type": int, "help": "without: from the number of images"},
-    "--batch-size": {"type": int, "default": 8},
-    "--lr": {"type": float, "default": 2e-3},
-    "--accumulate": {"type": int, "default": 1, "help": "parts of a batch, one after the other: less memory"},
-    "--precision": {"default": "auto", "choices": PRECISIONS},
-    "--compile": {"action": "store_true", "help": "compile the network: slow to start, faster on a GPU"},
+    "--batch-size": {"type": int, "help": "images of a step; without: 8"},
+    "--lr": {"type": float, "help": "learning rate for this batch size; without: 0.002"},
+    "--accumulate": {"type": int, "help": "parts of a batch, one after the other: less memory"},
+    "--precision": {"choices": PRECISIONS},
+    "--compile": {
+        "action": "store_const",
+        "const": True,
+        "help": "compile the network: slow to start, faster on a GPU",
+    },
     "--ema": {"type": float, "help": "keep averaged weights, such as 0.998; 0: the last ones"},
     "--zoom": {"type": float, "help": "resize half of the training images by up to this factor, in or out"},
     "--patience": {
         "type": int,
-        "default": 0,
         "help": "stop after so many validations without a better one; 0: never",
     },
 }
 
 _WHERE: dict[str, dict[str, Any]] = {
     "--workers": {"type": int, "help": "processes that load images (four for a GPU, else none)"},
-    "--seed": {"type": int, "default": 0},
+    "--seed": {"type": int},
     "--device": DEVICE,
     "--resume": {"action": "store_true", "help": "go on with the run in the folder, if there is one"},
     "--tensorboard": {"action": "store_true", "help": "write a folder for TensorBoard, too"},
@@ -234,20 +251,20 @@ def _convert_weights(args: argparse.Namespace) -> None:
     "Turn a checkpoint of mmrotate, or of the table's project, into ours."
     from atss_nb.model.build import build_model
     from atss_nb.model.conversion import load_peer, read_peer
-    from atss_nb.recipes.recipes import find_recipe, override
+    from atss_nb.recipes.recipes import find_recipe, override, train_config
     from atss_nb.training.weights import save_weights
 
     recipe = override(find_recipe(args.recipe), args.set)
     model = build_model(recipe.model, len(recipe.data.classes), pretrained=False)
     print(load_peer(model, read_peer(args.checkpoint), args.layout))
-    written = [args.out.with_suffix(suffix) for suffix in (".safetensors", ".json")]
-    with claim_files(written, "convert-weights", [args.checkpoint]):
-        print(f"wrote {save_weights(args.out, model, recipe.data.classes)}")
+    with claim_files([args.out.with_suffix(".safetensors")], "convert-weights", [args.checkpoint]):
+        config = train_config(recipe, "").to_json()
+        print(f"wrote {save_weights(args.out, model, config, recipe.data.classes)}")
 
 
 _CONVERT_WEIGHTS = {
     "checkpoint": {"type": Path, "help": ".pth"},
-    "out": {"type": Path, "help": ".safetensors to write, with a .json beside it"},
+    "out": {"type": Path, "help": ".safetensors to write"},
     "--recipe": {"required": True, "help": "the row whose model it is"},
     "--layout": {"default": "mmrotate-0.x", "choices": ["mmrotate-0.x", "mmrotate-1.x", "ratss"]},
     "--set": {"action": "append", "default": [], "metavar": "NAME=VALUE", "help": "change the model first"},

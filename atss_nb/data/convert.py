@@ -148,6 +148,7 @@ def _count_shapes(polys: np.ndarray, shape: str) -> Counter:
 
 def _clip(a: Detections, lost: Counter) -> Detections:
     "The objects with every corner inside the image."
+    assert a.size, "images without a size cannot be clipped"
     limit = torch.tensor(a.size[::-1], dtype=torch.float64)
     low, high = a.polygons.amin(1), a.polygons.amax(1)
     gone = ((high < 0) | (low > limit)).any(1)

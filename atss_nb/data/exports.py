@@ -217,7 +217,8 @@ def load_label_studio(
     images = []
     for path in label_studio_files(root):
         pages: list[_Page | None] = []
-        for i, task in enumerate(parse_json(path)):
+        tasks: Any = parse_json(path)
+        for i, task in enumerate(tasks):
             with collecting(problems):
                 pages.append(_studio_page(path, f"[{i}]", task, classes, problems))
         images += _with_images(root, path, [page for page in pages if page], problems)

@@ -79,6 +79,24 @@ class Body(nn.Module):
     "A stem to stride 4, then four stages; a subclass sets `stem`, `stages` and `channels`."
 
     strides = (4, 8, 16, 32)
+    frozen: Sequence[nn.Module] = ()
+
+    def freeze(self, stages: int) -> None:
+        """Let the first stages learn no more, neither their weights nor their statistics.
+
+        Args:
+            stages: 0 to 4, the stem with them
+        """
+        choose(range(5), stages, "frozen_stages")
+        self.frozen = max(self.frozen, [self.stem, *self.stages[:stages]] if stages else [], key=len)
+        for part in self.frozen:
+            part.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "Body":
+        super().train(mode)
+        for part in self.frozen:
+            part.eval()
+        return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """
@@ -157,10 +175,7 @@ class ResNetBody(Body):
         self.stages = nn.ModuleList([net.layer1, net.layer2, net.layer3, net.layer4])
         self.channels = (64, 128, 256, 512) if depth < 50 else (256, 512, 1024, 2048)
         self.norm_eval = weights is not None if norm_eval is None else norm_eval
-        frozen = int(weights is not None) if frozen_stages is None else frozen_stages
-        choose(range(5), frozen, "frozen_stages")
-        for part in [self.stem, *self.stages[:frozen]] if frozen else []:
-            part.requires_grad_(False)
+        self.freeze(int(weights is not None) if frozen_stages is None else frozen_stages)
 
     def train(self, mode: bool = True) -> "ResNetBody":
         super().train(mode)
@@ -267,9 +282,7 @@ def resnet_fpn(
     out_channels: int = 256,
     norm: str = "bn",
     extra_from: str = "input",
-    weights: str | None = None,
-    frozen_stages: int | None = None,
-    norm_eval: bool | None = None,
+    **body,
 ) -> FeaturePyramid:
     """torchvision's ResNet under a pyramid.
 
@@ -279,9 +292,6 @@ def resnet_fpn(
         out_channels: C of every level
         norm: as in `norm_layer`
         extra_from: as in `FPN`
-        weights: as in `ResNetBody`
-        frozen_stages: as in `ResNetBody`
-        norm_eval: as in `ResNetBody`
+        **body: weights, frozen_stages, norm_eval, as in `ResNetBody`
     """
-    body = ResNetBody(depth, weights, frozen_stages, norm_eval, norm)
-    return FeaturePyramid(body, strides, out_channels, extra_from)
+    return FeaturePyramid(ResNetBody(depth, norm=norm, **body), strides, out_channels, extra_from)

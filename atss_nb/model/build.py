@@ -63,7 +63,7 @@ def _build_backbone(
     weights = config.weights if pretrained else None
     frozen = int(borrowed) if config.frozen_stages is None else config.frozen_stages
     norm_eval = borrowed if config.norm_eval is None else config.norm_eval
-    return resnet_fpn(depth, *pyramid, weights, frozen, norm_eval)
+    return resnet_fpn(depth, *pyramid, weights=weights, frozen_stages=frozen, norm_eval=norm_eval)
 
 
 def _build_head(

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from ..evaluation.evaluate import Evaluation
+from ..evaluation.precision import Curve
 from .images import class_style
 
 
@@ -68,10 +69,10 @@ def plot_ap_curve(history: Sequence[dict], ax: Axes | None = None) -> Axes:
     return _quiet(ax, xlabel="step", ylabel="average precision", ylim=(0, 1))
 
 
-def _draw_curve(ax: Axes, recall: np.ndarray, precision: np.ndarray, label: str, style: dict) -> None:
+def _draw_curve(ax: Axes, curve: Curve, label: str, style: dict) -> None:
     "The saw and its envelope."
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    ax.plot(recall, precision, lw=0.6, alpha=0.4, c=style["color"])
+    recall, envelope = curve.recall, np.maximum.accumulate(curve.precision[::-1])[::-1]
+    ax.plot(recall, curve.precision, lw=0.6, alpha=0.4, c=style["color"])
     ax.step(
         np.append(recall[:1] * 0, recall), np.append(envelope[:1], envelope), lw=1.6, label=label, **style
     )
@@ -88,7 +89,7 @@ def plot_pr_curves(evaluation: Evaluation, ax: Axes | None = None) -> Axes:
     classes = [(ap[threshold], k, name) for k, (name, ap) in enumerate(evaluation.per_class.items())]
     aps = [(ap, k, name) for ap, k, name in classes if ap is not None]
     for ap, k, name in sorted(aps, key=lambda row: -row[0]):
-        _draw_curve(ax, *evaluation.curves[name][:2], f"{ap:.2f}  {name}", class_style(k, paper=True))
+        _draw_curve(ax, evaluation.curves[name], f"{ap:.2f}  {name}", class_style(k, paper=True))
     _quiet(ax, xlim=(0, 1.01), ylim=(0, 1.02), xlabel="recall", ylabel="precision", title=f"IoU {threshold}")
     if ax.get_legend():
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7, frameon=False, title="AP  class")

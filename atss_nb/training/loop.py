@@ -13,15 +13,12 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..core.errors import listing
 from ..core.files import replacing, sweep_drafts
-from ..core.options import missing
 from ..core.outputs import locked, remove_made
 from atss_nb.training.checkpoints import (
     Log,
     load_checkpoint,
     read_log,
-    rebuild_model,
     save_checkpoint,
     write_log_table,
 )
@@ -29,6 +26,7 @@ from .engine import Stop
 from .memory import explain_out_of_memory
 from .settings import TrainConfig
 from .trainer import RunProgress, Trainer, count_samples, validate
+from .weights import read_weights
 
 _LOG_EVERY = 10  # steps
 
@@ -144,6 +142,8 @@ def _steps(run: Trainer, out: Path, log: Log | None, bar: tqdm, stop: Stop) -> b
 
 def _epochs(run: Trainer, out: Path, log: Log | None, watch: Callable | None, bar: tqdm, stop: Stop) -> None:
     "The epochs that are left, or those until somebody wants to stop."
+    if run.transfer and not run.done.step:
+        bar.write(str(run.transfer))
     while run.done.epochs < run.config.epochs:
         bar.set_description(f"epoch {run.done.epochs + 1}/{run.config.epochs}")
         if _steps(run, out, log, bar, stop):
@@ -188,19 +188,14 @@ def train(
     return out
 
 
-def load_model(path: str | Path) -> tuple[nn.Module, TrainConfig, list[str]]:
-    """Rebuild a trained detector from a checkpoint alone.
+def load_model(name: str | Path) -> tuple[nn.Module, TrainConfig, list[str]]:
+    """Rebuild a trained detector. Raises what `read_weights` raises.
 
     Args:
-        path: a checkpoint, or a run folder (its best.pt, else its last.pt)
+        name: a run folder, a checkpoint, a .safetensors file, or a name of shipped weights
 
     Returns:
         in evaluation mode; what it was; the classes' names
     """
-    path = Path(path)
-    if not path.exists():
-        raise missing(path, "run or checkpoint")
-    inside = [path / name for name in ("best.pt", "last.pt") if (path / name).exists()]
-    if path.is_dir() and not inside:
-        raise FileNotFoundError(f"{path}: expected a run folder with best.pt or last.pt; {listing(path)}")
-    return rebuild_model(inside[0] if inside else path)
+    stored = read_weights(name)
+    return stored.build(), TrainConfig.from_json(stored.config, stored.path), stored.classes

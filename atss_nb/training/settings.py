@@ -23,6 +23,7 @@ from atss_nb.core.records import (
     Count,
     FromList,
     Positive,
+    Share,
     Tuple,
     Whole,
     nested_record,
@@ -40,6 +41,7 @@ from atss_nb.data.transforms import (
     Resize,
 )
 from ..model.config import ModelConfig
+from .weights import read_weights
 
 
 def _known(name: str) -> str:
@@ -85,6 +87,9 @@ class TrainConfig:
         patience: stop after so many validations without a better one; 0: never
         save_every: steps between two checkpoints within an epoch
         workers: processes that load images; 0: this one, None: four for a GPU, else 0
+        weights: begin with the numbers of these: a run, a file, or a name of shipped weights
+        freeze: stages of the backbone, with the stem, that do not learn
+        old_lr: factor of the learning rate for weights that begin with another's numbers
     """
 
     data: str
@@ -122,6 +127,9 @@ class TrainConfig:
     save_every: Count = 1000
     workers: Whole | None = None
     seed: Whole = 0
+    weights: str = ""
+    freeze: Annotated[int, Field(ge=0, le=4)] = 0
+    old_lr: Share = 1.0
 
     @classmethod
     def suggest(cls, data: str | Path, **changes) -> "TrainConfig":
@@ -131,6 +139,8 @@ class TrainConfig:
             data: as the attribute
             **changes: other attributes; what is not among them follows the data
         """
+        if changes.get("weights") and "model" not in changes:
+            changes["model"] = read_weights(changes["weights"]).model_config
         asked = cls(str(data), **changes)
         suited = _suit(open_split(replace(asked, size=0), asked.train_split), asked, changes.get("size"))
         return replace(asked, **{name: value for name, value in suited.items() if name not in changes})

@@ -4,6 +4,7 @@
 
 __all__ = ['make_optimizer', 'train_step']
 
+from collections.abc import Container, Iterable
 from contextlib import nullcontext
 
 import torch
@@ -15,17 +16,25 @@ from .engine import ALONE, Engine
 from .settings import TrainConfig
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    "AdamW or SGD; vectors and scalars (biases, norms, level scales) are not decayed."
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": config.weight_decay},
-        {
-            "params": [p for p in trainable if p.ndim <= 1],
-            "weight_decay": config.weight_decay * config.decay_vectors,
-        },
-    ]
-    on_gpu = trainable[0].is_cuda or None  # one kernel for all weights, and no wait for float16's overflows
+def _group(weights: Iterable[nn.Parameter], config: TrainConfig, factor: float) -> list[dict]:
+    "Weights with the same factor of the learning rate, those that are decayed apart from those that are not."
+    weights = list(weights)
+    vectors = config.weight_decay * config.decay_vectors
+    decayed = {"params": [p for p in weights if p.ndim > 1], "weight_decay": config.weight_decay}
+    spared = {"params": [p for p in weights if p.ndim <= 1], "weight_decay": vectors}
+    return [group | {"factor": factor} for group in (decayed, spared) if group["params"]]
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig, old: Container[str] = ()) -> torch.optim.Optimizer:
+    """AdamW or SGD; vectors and scalars (biases, norms, level scales) are not decayed.
+
+    Args:
+        old: names of weights that begin with another's numbers: their rate is times `old_lr`
+    """
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    groups = _group((p for name, p in named if name not in old), config, 1.0)
+    groups += _group((p for name, p in named if name in old), config, config.old_lr)
+    on_gpu = named[0][1].is_cuda or None  # one kernel for all weights, and no wait for float16's overflows
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, fused=on_gpu)
     return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, fused=on_gpu)

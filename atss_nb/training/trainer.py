@@ -30,6 +30,7 @@ from .order import Batches, Replayable
 from .schedule import learning_rate
 from .settings import TrainConfig, open_split
 from .step import make_optimizer, train_step
+from .weights import Transfer, read_weights, take_over
 
 
 def _open_validation(config: TrainConfig) -> DetectionDataset | None:
@@ -188,13 +189,18 @@ class Trainer:
         self.val = _open_validation(config)
         self.batches = _make_batches(self.data, config, self.engine, limit)
         self.model = build_model(config.model, len(config.classes)).to(self.engine.device)
+        self.transfer = self._begin_with(config.weights)
+        self.model.backbone.body.freeze(config.freeze)
         self.average = averaged(self.model, config.ema)
         self.late_check = _join(self.model, self.engine, config.compile)
         self.network = self.engine.wrap(self.model)
-        self.optimizer = make_optimizer(self.model, config)
+        self.optimizer = make_optimizer(self.model, config, self.transfer.taken if self.transfer else ())
         self.scaler = GradScaler(self.engine.device.type, enabled=precision == "float16")
         self.done = RunProgress()
         self.facts = {"images": len(self.data), "steps": self.batches.per_epoch, "digest": self.data.digest()}
+
+    def _begin_with(self, weights: str) -> Transfer | None:
+        return take_over(self.model, self.config.classes, read_weights(weights)) if weights else None
 
     @cached_property
     def stream(self) -> Iterator:
@@ -212,7 +218,8 @@ class Trainer:
         while self.done.step < (self.done.epochs + 1) * self.batches.per_epoch:
             images, targets = next(self.stream)
             for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(self.config, self.done.step, self.batches.steps)
+                rate = learning_rate(self.config, self.done.step, self.batches.steps)
+                group["lr"] = rate * group["factor"]
             losses = self._step(images, targets)
             self.done.step += 1
             if self.average:
@@ -241,7 +248,8 @@ class Trainer:
     def restore(self, state: dict) -> None:
         "Go on where a checkpoint was written. Raises `ValueError` where it is of another run."
         old, new = asdict(TrainConfig.from_json(state["config"], "the checkpoint")), asdict(self.config)
-        changed = [f"{k} {old[k]!r} -> {new[k]!r}" for k in old if old[k] != new[k] and k not in _FREE]
+        free = _FREE | ({"epochs"} if new["epochs"] > old["epochs"] else set())  # a run may go on for longer
+        changed = [f"{k} {old[k]!r} -> {new[k]!r}" for k in old if old[k] != new[k] and k not in free]
         if changed:
             raise ValueError(f"the checkpoint is of another run: {'; '.join(changed)}")
         _check_facts(state.get("data", self.facts), self.facts)
