@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from atss_nb.cli.main import main
+from atss_nb.cli.main import _COMMANDS, _parse, atss, main
 from atss_nb.data.dota import DOTA_V10_CLASSES
 
 
@@ -95,6 +95,32 @@ def test_thresholds_of_test(trained, capsys):
     metrics = json.loads((trained / "run/test.json").read_text())
     assert sum(one["detections"] for one in metrics["counts"].values()) == 4, "one of each image"
     assert "max_detections is 1" in metrics["notes"] and "max_detections is 1" in capsys.readouterr().out
+
+
+def test_the_words_of_other_programs_and_folders_that_need_no_name(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--imgsz", 64, "--epochs", 1, "--batch-size", 2, "--classes", *DOTA_V10_CLASSES]
+    for name in ("train", "train2"):
+        assert run("train", trained / "data", *words) == 0
+        config = json.loads((tmp_path / "runs" / name / "config.json").read_text())
+        assert (config["size"], config["epochs"], config["data"]) == (64, 1, str(trained / "data"))
+    assert run("train", trained / "data", *words, "--resume") == 0
+    assert not (tmp_path / "runs/train3").exists()
+    image = sorted((trained / "data/test/images").iterdir())[0]
+    ours = ["--score", 0.01, "--nms", 0.5, "--size", 64, "--gap", 32, "--format", "json"]
+    theirs = ["--conf", 0.01, "--iou", 0.5, "--window", 64, "--overlap", 32, "--format", "json"]
+    for more in (ours, theirs, [*theirs, "--work-dir", "mine"]):
+        assert run("predict", "runs/train", image, *more) == 0
+    found = [predictions_of(tmp_path / name) for name in ("runs/predict", "runs/predict2", "mine")]
+    assert found[0] == found[1] == found[2] and found[0][image.stem]
+
+
+@pytest.mark.parametrize("command", sorted(_COMMANDS))
+def test_every_help_has_an_example_of_known_words(command):
+    code, text = atss(command, "--help")
+    example = text.split("example: atss ")[1].split()
+    args = _parse(example)
+    assert code == 0 and args.command == command
 
 
 def test_predict_through_windows_does_not_depend_on_the_batch(trained, tmp_path):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from .runs import DEVICE, PRECISIONS, THRESHOLDS
-from ..core.names import distinct_names, file_names, image_file_name
+from ..core.names import distinct_names, file_names, image_file_name, next_folder
 from ..core.outputs import claim_files, claim_folder
 
 
@@ -106,9 +106,9 @@ def _predict(args: argparse.Namespace) -> None:
     "Find objects on images; write files of results and drawn pictures."
     from atss_nb.inference.detector import load
 
-    paths = image_paths(args.images)
+    paths, out = image_paths(args.images), args.out or next_folder("runs/predict")
     names = _image_names(paths, args.format)
-    with claim_folder(args.out, "predict", [args.run, *paths]) as folder:
+    with claim_folder(out, "predict", [args.run, *paths]) as folder:
         detector = load(args.run, args.device)
         _check_class_names(detector.classes, args.format)
         found = _find(args, detector, paths)
@@ -118,7 +118,7 @@ def _predict(args: argparse.Namespace) -> None:
         for path, one in zip(paths, (p.above(args.score) for p in predictions), strict=True):
             draw_prediction(folder / f"{files[one.image_id]}.png", path, one)
             print(f"{path}: {len(one)} objects with a score of {args.score} or more")
-    print(f"wrote {len(paths)} pictures and {', '.join(args.format)} to {args.out}")
+    print(f"wrote {len(paths)} pictures and {', '.join(args.format)} to {out}")
 
 
 _PREDICT = {
@@ -129,21 +129,30 @@ _PREDICT = {
         "help": "images, folders of images, quoted patterns such as 'scenes/**/*.tif'. Of any size: TIFF, PNG "
         "and JPEG are read in windows (not interlaced or progressive ones), WebP whole, BMP up to 64 megapixels",
     },
-    "--out": {"type": Path, "default": Path("runs/predict")},
-    "--score": {
+    "--out --work-dir": {
+        "type": Path,
+        "help": "folder to write; without: the next of runs/predict, runs/predict2, ...",
+    },
+    "--score --conf": {
         "type": float,
         "default": 0.3,
         "help": "draw and count what scores at least this; below the run's own threshold (0.05), more is kept",
     },
     **THRESHOLDS,
     "--format": {"nargs": "+", "default": ("task1",), "choices": OUTPUT_FORMATS, "help": "files of results"},
-    "--window": {
+    "--size --window": {
+        "dest": "window",
         "type": int,
         "metavar": "SIDE",
-        "help": "look at every image through windows of this side [px]; without: of 1024, and only at images "
+        "help": "cut every image into tiles of this side [px]; without: of 1024, and only images "
         "over 64 megapixels, or over 2048 px that the run would not shrink",
     },
-    "--overlap": {"type": int, "default": 200, "help": "of windows [px]: twice the longest object"},
+    "--gap --overlap": {
+        "dest": "overlap",
+        "type": int,
+        "default": 200,
+        "help": "what neighbouring tiles share [px]: twice the longest object",
+    },
     "--scales": {
         "type": float,
         "nargs": "+",

@@ -120,6 +120,26 @@ _COMMANDS: dict[str, tuple[Callable, dict]] = {
     **RESULT_COMMANDS,
 }
 
+_EXAMPLES = {
+    "demo": "--out runs/demo",
+    "lab": "--no-browser",
+    "explore": "microscope --image harbour.png",
+    "scenes": "data/train --n 200 --size 512",
+    "doctor": "data",
+    "stats": "data --out statistics",
+    "convert": "annotations.json data --to dota",
+    "split": "data/train tiles/train --size 1024 --gap 200",
+    "merge": "results merged --tiles tiles/test",
+    "train": "data --out runs/mine",
+    "recipes": "retina-r50-le135-1x-dota",
+    "convert-weights": "mmrotate.pth weights.safetensors --recipe retina-r50-le135-1x-dota",
+    "predict": "runs/mine photos --score 0.5 --format json csv",
+    "export": "runs/mine detector.onnx",
+    "test": "runs/mine --split val",
+    "eval": "results labelTxt --report report.html",
+    "submit": "results submission.zip",
+}
+
 
 def _parser() -> argparse.ArgumentParser:
     "The words that `atss` understands."
@@ -128,10 +148,11 @@ def _parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"atss_nb {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
     for name, (call, options) in _COMMANDS.items():
-        one = commands.add_parser(name, help=call.__doc__)
+        what, example = call.__doc__, f"example: atss {name} {_EXAMPLES[name]}"
+        one = commands.add_parser(name, help=what, description=what, epilog=example)
         one.set_defaults(call=call)
         for option, settings in options.items():
-            one.add_argument(option, **settings)
+            one.add_argument(*option.split(), **settings)
     return top
 
 
@@ -175,7 +196,8 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
     args, rest = parser.parse_known_args(words)
     if rest:
         try:
-            choose([word for word in _COMMANDS[args.command][1] if word.startswith("-")], rest[0], "option")
+            words = [word for option in _COMMANDS[args.command][1] for word in option.split()]
+            choose([word for word in words if word.startswith("-")], rest[0], "option")
         except ValueError as error:
             parser.error(f"unrecognized arguments: {' '.join(rest)} ({error})")
         parser.error(f"unrecognized arguments: {' '.join(rest)}")

@@ -130,7 +130,7 @@ _TEST = {
     },
     "--protocol": {"default": "dota-devkit", "choices": PROTOCOL_NAMES},
     "--metric": _METRIC,
-    "--score": {"type": float, "help": "lowest score that counts; without: the run's own"},
+    "--score --conf": {"type": float, "help": "lowest score that counts; without: the run's own"},
     **THRESHOLDS,
     "--precision": {"default": "float32", "choices": PRECISIONS, "help": "auto: bfloat16 where it is fast"},
     "--device": DEVICE,

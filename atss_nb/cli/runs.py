@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..core.names import next_folder
 from ..core.outputs import claim_files
 
 
@@ -51,8 +52,9 @@ def _train_config(args: argparse.Namespace):  # a TrainConfig
         config = TrainConfig.from_json(load_checkpoint(last)["config"], last)
         return replace(config, **_asked(args))
     config = TrainConfig.suggest(args.data, **_asked(args))
-    size, turns = config.size or "as it is", "" if config.quarter_turns else ", no quarter turns"
-    _say(f"long side {size} px, levels from stride {config.model.strides[0]}, {config.epochs} epochs{turns}")
+    size = f"long side {config.size} px" if config.size else "images as they are"
+    turns = "" if config.quarter_turns else ", no quarter turns"
+    _say(f"{size}, levels from stride {config.model.strides[0]}, {config.epochs} epochs{turns}")
     return config
 
 
@@ -76,20 +78,28 @@ def _train_recipe(args: argparse.Namespace, go_on: dict) -> None:
     print(f"{recipe.name} runs: two steps, a checkpoint, AP50 {score.AP50 or 0:.2f} (of no meaning): {run}")
 
 
+def _fill_in(args: argparse.Namespace) -> None:
+    "A folder in the place of the recipe is the data; a run without a name gets the next one."
+    if args.recipe and not args.data and Path(args.recipe).is_dir():
+        args.recipe, args.data = None, args.recipe
+    if args.out is None and os.environ.get("WORLD_SIZE", "1") != "1":
+        _wrong_use("--out DIR is missing: several processes write into one folder")
+    args.out = args.out or next_folder("runs/train", taken=args.resume)
+
+
 _OF_RECIPES = ("recipe", "--smoke", "--set", "--data", "--out", "--device", "--overwrite")
 _OF_RECIPES += ("--resume", "--tensorboard")
 
 
 def _check_words(args: argparse.Namespace) -> None:
     "Leave with 2 where words are missing, or would be without effect."
-    if args.recipe and Path(args.recipe).is_dir():
-        _wrong_use(f"{args.recipe} is a folder, not a recipe: --data {args.recipe}")
     goes_on = args.resume and not args.recipe and (args.out / "last.pt").exists()
     if not (args.data or goes_on or (args.recipe and args.smoke)):
-        _wrong_use("--data DIR is missing: a folder with the data set")
+        _wrong_use("the folder with the data set is missing: atss train DIR")
     if not args.recipe and (args.smoke or args.set):
         _wrong_use("--smoke and --set are for a recipe: atss train NAME (atss recipes lists them)")
-    for name, option in _TRAIN.items() if args.recipe else ():
+    for names, option in _TRAIN.items() if args.recipe else ():
+        name = names.split()[0]
         value = getattr(args, option.get("dest", name.strip("-").replace("-", "_")))
         if name not in _OF_RECIPES and value not in (None, False, option.get("default")):
             _wrong_use(f"{name} is the recipe's to say: change it with --set (atss recipes {args.recipe})")
@@ -119,6 +129,7 @@ def _train(args: argparse.Namespace) -> None:
     from atss_nb.core.devices import choose_device
     from atss_nb.training.loop import train
 
+    _fill_in(args)
     _check_words(args)
     started, go_on = time.perf_counter(), {"resume": args.resume, "tensorboard": args.tensorboard}
     with _run_folder(args):
@@ -133,7 +144,7 @@ _MODELS = ("small", "resnet18", "resnet34", "resnet50", "resnet101")
 DEVICE = {"default": "auto", "help": "auto, cpu or cuda"}
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 THRESHOLDS: dict[str, dict[str, Any]] = {  # of a run that is used
-    "--nms": {
+    "--nms --iou": {
         "type": float,
         "help": "IoU above which the lower score of a class goes; without: the run's own",
     },
@@ -148,7 +159,9 @@ THRESHOLDS: dict[str, dict[str, Any]] = {  # of a run that is used
 _WHAT: dict[str, dict[str, Any]] = {
     "recipe": {
         "nargs": "?",
-        "help": "a row of the result table (atss recipes); without: a net of your choice",
+        "metavar": "data",
+        "help": "folder with train/, val/ or valid/, each images/ and labelTxt/, or another format; or the "
+        "name of a recipe, a row of the result table (atss recipes)",
     },
     "--smoke": {
         "action": "store_true",
@@ -156,12 +169,15 @@ _WHAT: dict[str, dict[str, Any]] = {
     },
     "--set": {"action": "append", "default": [], "metavar": "NAME=VALUE", "help": "change a recipe's value"},
     "--data": {
-        "help": "folder with train/, val/ or valid/, each images/ and labelTxt/; or another format",
+        "help": "the folder in other words, for a recipe, too",
     },
     "--format": {
         "help": "of the data, as in convert --help; without: what the folder looks like",
     },
-    "--out": {"type": Path, "required": True, "help": "run folder to write"},
+    "--out --work-dir": {
+        "type": Path,
+        "help": "run folder to write; without: the next of runs/train, runs/train2, ...; with --resume the last",
+    },
     "--classes": {
         "nargs": "+",
         "help": "names in order; without: those in the training labels, or in the weights",
@@ -185,7 +201,10 @@ _HOW: dict[str, dict[str, Any]] = {
     },
     "--freeze": {"type": int, "help": "stages of the backbone that do not learn, 0 to 4"},
     "--old-lr": {"type": float, "help": "factor of the learning rate for numbers taken over, such as 0.1"},
-    "--size": {"type": int, "help": "long side of the images [px], 0 keeps them; without: from the objects"},
+    "--size --imgsz": {
+        "type": int,
+        "help": "long side of the images [px], 0 keeps them; without: from the objects",
+    },
     "--epochs": {"type": int, "help": "without: from the number of images"},
     "--batch-size": {"type": int, "help": "images of a step; without: 8"},
     "--lr": {"type": float, "help": "learning rate for this batch size; without: 0.002"},

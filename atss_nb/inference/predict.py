@@ -84,7 +84,7 @@ def _answered(model, views: Iterator[View], waiting: deque[_Opened], batch_size:
         for view, one in zip(batch, predictions, strict=True):
             first = waiting[0]  # views come in the order of images
             first.parts.append(to_image(view, one))
-            bar.update(math.prod(first.size) / first.views)
+            bar.update(math.prod(first.size) // first.views)
             if len(first.parts) == first.views:
                 yield waiting.popleft()
 
