@@ -441,3 +441,28 @@ def test_tiff_with_bands_that_pillow_does_not_know(tmp_path, monkeypatch):
         OSError, match="scene.tif: cannot be read .Pillow does not know its bands, and pyvips"
     ):
         check_image(path)
+
+
+HRSC = f"""<HRSC_Image><Img_SizeWidth>{W}</Img_SizeWidth><Img_SizeHeight>{H}</Img_SizeHeight>
+<Img_SizeDepth>3</Img_SizeDepth><HRSC_Objects></HRSC_Objects></HRSC_Image>"""
+
+
+def test_images_that_no_list_names_are_counted(tmp_path, warned):
+    for name in ("a", "b", "c"):
+        image(tmp_path / f"AllImages/{name}.png")
+        text(tmp_path / f"Annotations/{name}.xml", HRSC)
+    text(tmp_path / "ImageSets/train.txt", "a\n")
+    assert found(tmp_path, "hrsc2016") == {("train", "a"): 0}
+    assert "not read, 2 images stand in no list, such as b, c" in warned.text
+
+
+def test_folders_of_images_that_the_yaml_does_not_name_are_named(tmp_path, warned):
+    for split in ("train", "minival"):
+        image(tmp_path / f"images/{split}/{split}.png")
+        text(tmp_path / f"labels/{split}/{split}.txt", f"0 {SHARES}\n")
+    text(tmp_path / "data.yaml", "train: images/train\nnames: [van]\n")
+    assert found(tmp_path) == {("train", "train"): 1}
+    assert f"does not name {tmp_path / 'images/minival'}" in warned.text
+    warned.clear()
+    text(tmp_path / "data.yaml", "train: images/train\nval: images/minival\nnames: [van]\n")
+    assert len(found(tmp_path)) == 2 and "not read" not in warned.text

@@ -7,11 +7,11 @@ __all__ = ['YOLO_LABEL', 'find_yaml', 'looks_like_yolo', 'by_kind', 'load_yolo',
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..core.errors import collecting, listing
+from ..core.errors import collecting, listing, warn
 from ..core.files import read_text
 from ..core.images import IMAGE_SUFFIXES, image_size
 from ..core.names import distinct_names
-from .folders import LabelledImage, index_files, pair
+from .folders import LabelledImage, holds_images, index_files, pair
 from .yolo import data_home, read_data_yaml, read_yolo, write_data_yaml, write_yolo
 
 
@@ -79,6 +79,14 @@ def _places(root: Path) -> tuple[Path, dict[str, list[str]]]:  # folder; split -
     return home, splits
 
 
+def _warn_of_unnamed(home: Path, images: set[Path]) -> None:  # images that the .yaml file names
+    "Say which folders hold images, beside those, that nobody has named."
+    read = {path.parent.resolve() for path in images}
+    folders = [path for path in (*home.glob("images/*/"), *home.glob("*/images/")) if path.is_dir()]
+    if passed := [str(path) for path in sorted(folders) if path.resolve() not in read and holds_images(path)]:
+        warn(f"{home}: not read, the .yaml file does not name {', '.join(passed)}")
+
+
 def by_kind(root: Path, problems: list[str]) -> list[LabelledImage]:
     """YOLO's layout, as the data set's .yaml file describes it.
 
@@ -99,6 +107,7 @@ def by_kind(root: Path, problems: list[str]) -> list[LabelledImage]:
     used = {one.label for one in pairs}
     lost = [path for files in labels.values() for name, path in files.items() if name != "classes"]
     problems += [f"{path}: no image of this name" for path in lost if path not in used]
+    _warn_of_unnamed(home, {one.image for one in pairs if one.image})
     return pairs
 
 
