@@ -134,7 +134,7 @@ def test_what_only_the_validation_holds_is_told_before_the_training(tmp_path):
     data_set(tmp_path / "train", ["van"])
     data_set(tmp_path / "val", ["crane"])
     report = examine(tmp_path)
-    assert report.warnings["class never trained"] == ["crane, in val: name it with --classes"]
+    assert report.errors["class never trained"] == ["crane, in val: name it with --classes"]
 
 
 @pytest.mark.parametrize("size", [(6, 4000), (4000, 6), (1, 1)])

@@ -52,8 +52,9 @@ def _train_config(args: argparse.Namespace):  # a TrainConfig
         config = TrainConfig.from_json(load_checkpoint(last)["config"], last)
         return replace(config, **_asked(args))
     config = TrainConfig.suggest(args.data, **_asked(args))
-    size, turns = config.size or "as it is", "" if config.quarter_turns else ", no quarter turns"
-    _say(f"long side {size} px, levels from stride {config.model.strides[0]}, {config.epochs} epochs{turns}")
+    size = f"long side {config.size} px" if config.size else "images as they are"
+    turns = "" if config.quarter_turns else ", no quarter turns"
+    _say(f"{size}, levels from stride {config.model.strides[0]}, {config.epochs} epochs{turns}")
     return config
 
 
