@@ -123,6 +123,33 @@ def test_every_help_has_an_example_of_known_words(command):
     assert code == 0 and args.command == command
 
 
+def test_a_stopped_search_goes_on_where_it_was(trained, tmp_path, monkeypatch):
+    from atss_nb.inference import predict as module
+
+    words = ["predict", trained / "run", trained / "data/test/images", "--score", 0.001, "--format", "json"]
+    words += ["--batch-size", 2]
+    assert run(*words, "--out", tmp_path / "quiet") == 0
+    calls, detect = [], module.detect
+
+    def failing(model, images, precision):
+        calls.append(len(images))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return detect(model, images, precision)
+
+    monkeypatch.setattr(module, "detect", failing)
+    assert run(*words, "--out", tmp_path / "out") == 130
+    journal = tmp_path / "out/.predict.jsonl"
+    assert len(journal.read_text().splitlines()) == 3, "what was asked, and two answers"
+    assert run(*words, "--out", tmp_path / "out") == 0
+    assert calls == [2, 2, 2], "the two images that were left" and not journal.exists()
+    for name in ("predictions.json", *(p.name for p in (tmp_path / "quiet").glob("*.png"))):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "quiet" / name).read_bytes()
+    calls[:] = []
+    assert run(*words, "--out", tmp_path / "out") == 130
+    assert run(*words, "--nms", 0.5, "--out", tmp_path / "out") == 0 and len(calls) == 4, "asked for more"
+
+
 def test_predict_through_windows_does_not_depend_on_the_batch(trained, tmp_path):
     words = ["predict", trained / "run", trained / "data/test/images", "--score", 0.0]
     words += ["--window", 64, "--overlap", 32, "--views", "flips"]

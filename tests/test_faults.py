@@ -157,8 +157,11 @@ def test_images_of_any_precision_give_the_same_detections():
     ("image", "expected"),
     [
         (torch.full((3, 32, 32), 200.0), "expected values in \\[0, 1\\], got 200 to 200"),
-        (torch.full((3, 32, 32), 40_000, dtype=torch.int32), "expected a float tensor .*got torch.int32"),
-        (torch.rand(32, 32), "expected \\(3, H, W\\), got shape \\(32, 32\\)"),
+        (
+            torch.full((3, 32, 32), 40_000, dtype=torch.int32),
+            "expected a tensor of uint8, or of floats .*got torch.int32",
+        ),
+        (torch.rand(32, 32), "expected a tensor \\(3, H, W\\), got shape \\(32, 32\\)"),
     ],
 )
 def test_pixels_on_another_scale_are_refused(image, expected):
@@ -198,10 +201,10 @@ def test_one_number_a_channel_says_what_helps():
 
 
 def test_a_wrong_flag_and_a_folder_for_a_recipe_are_guessed(tmp_path):
-    code, text = atss("train", "--data", tmp_path, "--out", tmp_path / "run", "--imgsz", 640)
-    assert code == 2 and "--imgsz" in text and "did you mean" in text and "--size" in text
+    code, text = atss("train", "--data", tmp_path, "--out", tmp_path / "run", "--batchsize", 4)
+    assert code == 2 and "--batchsize" in text and "did you mean" in text and "--batch-size" in text
     code, text = atss("train", tmp_path, "--out", tmp_path / "run")
-    assert code == 2 and f"--data {tmp_path}" in text
+    assert code == 1 and f"{tmp_path}: say which format it is" in text  # it is taken as --data
 
 
 @pytest.mark.parametrize(

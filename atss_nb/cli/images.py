@@ -5,10 +5,12 @@
 __all__ = ['OUTPUT_FORMATS', 'IMAGE_COMMANDS', 'image_paths', 'draw_prediction', 'write_outputs']
 
 import argparse
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from .runs import DEVICE, PRECISIONS, THRESHOLDS
+from ..core.files import replacing
 from ..core.names import distinct_names, file_names, image_file_name, next_folder
 from ..core.outputs import claim_files, claim_folder
 
@@ -102,6 +104,61 @@ def _image_names(paths: list[Path], formats: list[str]) -> list[str]:
     return names
 
 
+_JOURNAL = ".predict.jsonl"
+
+
+def _request(args: argparse.Namespace, paths: list[Path]) -> str:
+    "What is asked of which files, in one line; the formats of the results do not matter."
+    run = args.run.glob("*.pt") if args.run.is_dir() else [args.run]
+    files = [p.stat() for p in (*sorted(run), *paths) if p.exists()]
+    asked = {k: v for k, v in vars(args).items() if k not in ("call", "debug", "format", "images", "out")}
+    marks = [(one.st_size, one.st_mtime_ns) for one in files]
+    return json.dumps([asked, [str(path.resolve()) for path in paths], marks], default=str)
+
+
+def _noted(journal: Path, request: str, batch_size: int) -> list[str]:
+    "The answers of a killed search for the same, a line for each image, in whole batches."
+    try:
+        first, *lines = journal.read_text("utf-8").split("\n")
+    except (OSError, ValueError):
+        return []
+    whole = len(lines) - 1 if first == request else 0  # what follows the last end of a line is half an answer
+    return lines[: max(whole, 0) // batch_size * batch_size]
+
+
+def _note(journal: Path, lines: list[str], anew: bool) -> None:
+    text = "".join(f"{line}\n" for line in lines)
+    if anew:
+        with replacing(journal) as draft:
+            draft.write_text(text, encoding="utf-8", newline="\n")
+    else:
+        with journal.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+
+
+def _recalled(path: Path, line: str, classes: Sequence[str]):  # Detections
+    "What was noted of an image."
+    import torch
+
+    from atss_nb.data.detections import Detections
+
+    boxes, labels, scores, size = json.loads(line)
+    columns = torch.tensor(boxes).view(-1, 5), torch.tensor(labels, dtype=torch.int64)
+    return Detections(*columns, classes, torch.tensor(scores), path.stem, path, tuple(size))
+
+
+def _streamed(args: argparse.Namespace, detector, paths: list[Path], journal: Path) -> Iterator:
+    "Detections of image after image; the journal has each of them before the next is asked for."
+    request = _request(args, paths)
+    lines = _noted(journal, request, args.batch_size)
+    for path, line in zip(paths, lines, strict=False):
+        yield _recalled(path, line, detector.classes)
+    for number, one in enumerate(_find(args, detector, paths[len(lines) :])):
+        new = json.dumps([one.boxes.tolist(), one.labels.tolist(), one.scores.tolist(), one.size])
+        _note(journal, [new] if number else [request, *lines, new], anew=not number)
+        yield one
+
+
 def _predict(args: argparse.Namespace) -> None:
     "Find objects on images; write files of results and drawn pictures."
     from atss_nb.inference.detector import load
@@ -111,13 +168,14 @@ def _predict(args: argparse.Namespace) -> None:
     with claim_folder(out, "predict", [args.run, *paths]) as folder:
         detector = load(args.run, args.device)
         _check_class_names(detector.classes, args.format)
-        found = _find(args, detector, paths)
+        found = _streamed(args, detector, paths, out / _JOURNAL)
         predictions = [one.replace(image_id=name) for one, name in zip(found, names, strict=True)]
         write_outputs(folder, predictions, args.format, args.score)
         files = file_names(names, image_file_name)
         for path, one in zip(paths, (p.above(args.score) for p in predictions), strict=True):
             draw_prediction(folder / f"{files[one.image_id]}.png", path, one)
             print(f"{path}: {len(one)} objects with a score of {args.score} or more")
+    (out / _JOURNAL).unlink(missing_ok=True)
     print(f"wrote {len(paths)} pictures and {', '.join(args.format)} to {out}")
 
 

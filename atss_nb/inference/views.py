@@ -199,14 +199,17 @@ def views_of(
 
 
 def batch_views(views: Iterable[View], batch_size: int) -> Iterator[list[View]]:
-    """Neighbours of the same size, at most `batch_size` of them.
+    """Neighbours of the same size, at most `batch_size` of them. Every `batch_size` images a batch ends: who goes on there gets the same batches.
 
     Args:
         views: of one image or many
     """
     batch = []
     for view in views:
-        if batch and (len(batch) == batch_size or view.pixels.shape != batch[0].pixels.shape):
+        kind = view.image // batch_size, view.pixels.shape
+        if batch and (
+            len(batch) == batch_size or kind != (batch[0].image // batch_size, batch[0].pixels.shape)
+        ):
             yield batch
             batch = []
         batch.append(view)

@@ -99,7 +99,7 @@ def _find_weights(
     if not path.exists():
         if str(name) in shipped:
             return shipped[str(name)]
-        raise missing(path, f"run, checkpoint or name of weights ({', '.join(shipped)})")
+        raise missing(path, " or ".join(["run or checkpoint", *shipped]))
     inside = [path / name for name in ("best.pt", "last.pt") if (path / name).exists()]
     if path.is_dir() and not inside:
         raise FileNotFoundError(f"{path}: expected a run folder with best.pt or last.pt; {listing(path)}")
