@@ -26,11 +26,12 @@ def test_scenes_finds_what_a_new_scene_shows():
 
 
 def test_a_shipped_name_is_a_run_for_the_command(tmp_path):
-    Image.fromarray(make_scene(256, 5).image).save(tmp_path / "harbour.png")
+    Image.fromarray(make_scene(256, 7).image).save(tmp_path / "harbour.png")
     out = tmp_path / "found"
     code, text = atss("predict", "scenes", tmp_path / "harbour.png", "--out", out, "--format", "json")
     assert code == 0, text
-    assert any(row["score"] > 0.5 for row in json.loads((out / "predictions.json").read_text()))
+    (page,) = json.loads((out / "predictions.json").read_text())["images"]
+    assert any(one["score"] > 0.5 for one in page["objects"])
 
 
 def test_the_header_says_what_it_is():
@@ -40,5 +41,5 @@ def test_the_header_says_what_it_is():
 
 
 def test_a_name_that_is_none_is_answered_with_those_that_are():
-    with pytest.raises(FileNotFoundError, match=r"name of weights \(.*scenes"):
+    with pytest.raises(FileNotFoundError, match=r"by name come: .*scenes"):
         load("scene")

@@ -56,14 +56,14 @@ def processor() -> str:
     return named[0] if named else platform.processor()
 
 
-def card(name: str, score, config: TrainConfig, seconds: str, images: int) -> str:
+def card(name: str, score, config: TrainConfig, seconds: float, images: int) -> str:
     "What somebody should know before using the weights."
     rows = "\n".join(f"| {kind} | {ap['0.50']:.3f} |" for kind, ap in sorted(score.per_class.items()))
     return f"""# {name}
 
 {ABOUT[name]}
 
-- Command: `python tools/weights.py {name}`, seed {config.seed}, {config.epochs} epochs, {config.precision}, one thread of {processor()}, PyTorch {torch.__version__}{seconds}.
+- Command: `python tools/weights.py {name}`, seed {config.seed}, {config.epochs} epochs, {config.precision}, one thread of {processor()}, PyTorch {torch.__version__}, {seconds / 60:.0f} minutes of its time.
 - Stored as float16. Scores below are of the stored numbers, on the {images} images of the validation split, which decided the checkpoint that was kept but was never trained on; protocol dota-devkit, exact overlap, the model's own thresholds.
 
 AP50 {score.AP50:.3f}, AP75 {score.AP75:.3f}, mAP {score.mAP:.3f}
@@ -82,10 +82,11 @@ def main() -> None:
     parser.add_argument("--data", help="of hit-uav: folder with train and val")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    config, run, started = CONFIGS[args.name](args), RUNS / args.name, time.perf_counter()
-    fresh = not (run / "last.pt").exists()
+    config, run = CONFIGS[args.name](args), RUNS / args.name
+    clock, started = run / "seconds.txt", time.process_time()
     train(config, run, resume=True)
-    taken = f", {(time.perf_counter() - started) / 60:.0f} minutes" if fresh else ""
+    seconds = time.process_time() - started + (float(clock.read_text()) if clock.exists() else 0)
+    clock.write_text(f"{seconds:.0f}")
     whole = load_checkpoint(run / "last.pt")["epochs"] == config.epochs
     if not whole:
         raise SystemExit("stopped: run the same command again to go on")
@@ -96,7 +97,7 @@ def main() -> None:
     path = save_weights(WEIGHTS / args.name, model, public.to_json(), classes, half=True)
     data = open_split(config, "val")
     score = validate(load_model(path)[0], data)
-    path.with_suffix(".md").write_text(card(args.name, score, config, taken, len(data)), encoding="utf-8")
+    path.with_suffix(".md").write_text(card(args.name, score, config, seconds, len(data)), encoding="utf-8")
     print(score.summary(), f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)", sep="\n")
 
 

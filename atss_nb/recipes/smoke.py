@@ -34,7 +34,7 @@ def _scene(size: int, seed: tuple[int, int], names: dict[str, str] | None):
     scene = make_scene(size, seed, 0.3)
     new = [name if names is None else names.get(name) for name in scene.objects.names]
     kept = [i for i, name in enumerate(new) if name]
-    classes, difficult = [new[i] for i in kept], scene.objects.difficult[kept]
+    classes, difficult = [name for name in new if name], scene.objects.difficult[kept]
     return scene.image, Detections.from_polygons(scene.polys[kept].round(2), classes, difficult=difficult)
 
 

@@ -11,7 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from ..core.errors import listing, wrong
@@ -44,7 +45,7 @@ def save_weights(
     if half:
         state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     with replacing(path) as draft:
-        save_file(state, draft, {"config": config, "classes": json.dumps(list(classes))})
+        draft.write_bytes(to_bytes(state, {"config": config, "classes": json.dumps(list(classes))}))
     return path
 
 
@@ -99,7 +100,8 @@ def _find_weights(
     if not path.exists():
         if str(name) in shipped:
             return shipped[str(name)]
-        raise missing(path, " or ".join(["run or checkpoint", *shipped]))
+        names = ", ".join(shipped)
+        raise FileNotFoundError(f"{missing(path, 'run or checkpoint')} (by name come: {names})")
     inside = [path / name for name in ("best.pt", "last.pt") if (path / name).exists()]
     if path.is_dir() and not inside:
         raise FileNotFoundError(f"{path}: expected a run folder with best.pt or last.pt; {listing(path)}")
