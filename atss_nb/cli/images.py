@@ -168,8 +168,8 @@ def _predict(args: argparse.Namespace) -> None:
     with claim_folder(out, "predict", [args.run, *paths]) as folder:
         detector = load(args.run, args.device)
         _check_class_names(detector.classes, args.format)
-        found = _streamed(args, detector, paths, out / _JOURNAL)
-        predictions = [one.replace(image_id=name) for one, name in zip(found, names, strict=True)]
+        detections = _streamed(args, detector, paths, out / _JOURNAL)
+        predictions = [one.replace(image_id=name) for one, name in zip(detections, names, strict=True)]
         write_outputs(folder, predictions, args.format, args.score)
         files = file_names(names, image_file_name)
         for path, one in zip(paths, (p.above(args.score) for p in predictions), strict=True):

@@ -57,8 +57,8 @@ def _merged_polygons(
     "What is left of perfect detections in all tiles when they are merged."
     polys = np.concatenate([r["polys"] for r in rows] or [np.zeros((0, 4, 2))])
     scores = np.array([r["iof"] for r in rows if r["kept"]], float)
-    found = Detections.from_polygons(polys, ["object"] * len(polys), scores=scores)
-    return keep_best(found).polygons.numpy()
+    detections = Detections.from_polygons(polys, ["object"] * len(polys), scores=scores)
+    return keep_best(detections).polygons.numpy()
 
 
 _STYLES = ("exact", "mmrotate", "dota-devkit")

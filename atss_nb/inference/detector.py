@@ -75,12 +75,12 @@ class Detector:
         model = with_thresholds(self.model, max_detections=max_detections, **changes)
         options |= {"precision": precision, "agnostic": model.config.agnostic_nms}
         options |= {} if nms is None else {"nms_threshold": nms}
-        found = predict_each(model, images, self.classes, size, **options)
+        detections = predict_each(model, images, self.classes, size, **options)
         if score is not None:
-            found = (one.above(score) for one in found)
+            detections = (one.above(score) for one in detections)
         if lazy:
-            return found
-        return list(found)[0] if one else list(found)
+            return detections
+        return list(detections)[0] if one else list(detections)
 
 
 def load(path: str | Path, device: str = "auto") -> Detector:

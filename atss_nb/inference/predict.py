@@ -51,12 +51,14 @@ def whole_images(
     Returns:
         ready to be evaluated
     """
-    found = []
+    detections = []
     for target, p in zip(targets, predictions, strict=True):
         scale = fit_scale(target["size"], size) if size else 1.0
         boxes = scale_boxes(p["boxes"], 1 / scale, 1 / scale)
-        found.append(Detections(boxes, p["labels"], tuple(dataset.classes), p["scores"], target["image_id"]))
-    return read_merged(found, labels, dataset.folder, dataset.classes)
+        detections.append(
+            Detections(boxes, p["labels"], tuple(dataset.classes), p["scores"], target["image_id"])
+        )
+    return read_merged(detections, labels, dataset.folder, dataset.classes)
 
 
 class _Opened(NamedTuple):
@@ -158,5 +160,5 @@ def predict(
         of one image alone; of many, in order
     """
     one = is_one_image(images)
-    found = list(predict_each(model, images, classes, size, batch_size, **options))
-    return found[0] if one else found
+    detections = list(predict_each(model, images, classes, size, batch_size, **options))
+    return detections[0] if one else detections

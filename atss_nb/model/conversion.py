@@ -245,8 +245,8 @@ def load_peer(model: nn.Module, theirs: Mapping[str, Tensor], layout: str = "mmr
         layout: "mmrotate-0.x", "mmrotate-1.x" or "ratss"
     """
     choose(dict.fromkeys(_LAYOUTS), layout, "layout")
-    found = match_weights(model, theirs)
-    if not found.complete:
-        raise ValueError(f"the checkpoint does not fit this model; nothing was loaded\n{found}")
-    model.load_state_dict(model.state_dict() | _in_our_terms(found.state, model, layout))
-    return found
+    match = match_weights(model, theirs)
+    if not match.complete:
+        raise ValueError(f"the checkpoint does not fit this model; nothing was loaded\n{match}")
+    model.load_state_dict(model.state_dict() | _in_our_terms(match.state, model, layout))
+    return match
