@@ -10,6 +10,7 @@ import pytest
 import pyvips
 from PIL import Image, ImageDraw, UnidentifiedImageError
 
+from atss_nb.cli.main import atss
 from atss_nb.core import errors
 from atss_nb.core.errors import LabelError
 from atss_nb.core.images import check_image, image_size, read_pixels
@@ -466,3 +467,22 @@ def test_folders_of_images_that_the_yaml_does_not_name_are_named(tmp_path, warne
     warned.clear()
     text(tmp_path / "data.yaml", "train: images/train\nval: images/minival\nnames: [van]\n")
     assert len(found(tmp_path)) == 2 and "not read" not in warned.text
+
+
+def test_deep_images_are_stretched_when_that_is_asked_for(tmp_path):
+    "Thermal images of 16 bits: refused by the doctor, who says what helps, and read after it."
+    deep = (30000 + 300 * np.random.default_rng(0).random((H, W))).astype(np.uint16)
+    (tmp_path / "in/train/images").mkdir(parents=True)
+    Image.fromarray(deep).save(tmp_path / "in/train/images/a.png")
+    image(tmp_path / "in/train/images/b.png")
+    for name in "ab":
+        text(tmp_path / f"in/train/labelTxt/{name}.txt", f"{DOTA} van 0\n")
+    code, printed = atss("doctor", tmp_path / "in")
+    assert code == 1 and "a.png" in printed and "atss convert --images 8bit" in printed
+    code, printed = atss("convert", tmp_path / "in", tmp_path / "out", "--to", "dota", "--images", "8bit")
+    assert code == 0, printed
+    assert atss("doctor", tmp_path / "out")[0] == 0
+    flat = read_pixels(tmp_path / "out/train/images/a.png")
+    assert (flat.min(), flat.max()) == (0, 255)
+    same = (tmp_path / "in/train/images/b.png").read_bytes()
+    assert (tmp_path / "out/train/images/b.png").read_bytes() == same

@@ -77,7 +77,11 @@ _CONVERT = {
     "dst": {"type": Path, "help": "new folder to write"},
     "--from": {"dest": "source", "metavar": "FORMAT", "help": "without: what the folder looks like"},
     "--to": {"dest": "target", "metavar": "FORMAT", "required": True, "help": _WRITTEN},
-    "--images": {"default": "copy", "choices": ["copy", "link", "none"], "help": "link: hard links"},
+    "--images": {
+        "default": "copy",
+        "choices": ["copy", "link", "8bit", "none"],
+        "help": "link: hard links; 8bit: what has more than 8 bits a channel is stretched to them",
+    },
     "--rename": {"nargs": "+", "default": [], "metavar": "OLD=NEW", "type": _renaming, "help": "class names"},
 }
 

@@ -100,7 +100,7 @@ _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK")
 def check_mode(image: Image.Image) -> None:
     "ValueError where an image of Pillow's has other pixels than 8 bits per channel."
     if image.mode not in _MODES:
-        raise ValueError(f"pixels of mode {image.mode}")
+        raise ValueError(f"pixels of mode {image.mode}; atss convert --images 8bit stretches them to 8 bits")
 
 
 def read_pixels(path: str | Path, limit: int = LARGEST) -> np.ndarray:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..core.depth import copy_with_8_bits
 from ..core.errors import listing, raise_problems, summary, warn
 from ..core.files import replacing
 from ..core.images import image_size
@@ -210,17 +211,19 @@ def _check_places(images: list[LabelledImage], form: Format) -> None:
             )
 
 
+_PUT = {"copy": shutil.copyfile, "link": os.link, "8bit": copy_with_8_bits}
+
+
 def _put_image(one: LabelledImage, target: Path, how: str) -> None:
     assert one.image is not None, "an image to put"
     target = target.with_name(f"{one.name}{one.image.suffix}")
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as draft:
-        (os.link if how == "link" else shutil.copyfile)(one.image, draft)
+        _PUT[how](one.image, draft)
 
 
 def _check_target(dst: Path, images: str) -> None:
-    if images not in ("copy", "link", "none"):
-        raise ValueError(f"images: expected copy, link or none, got {images!r}")
+    choose([*_PUT, "none"], images, "images")
     if dst.exists() and (not dst.is_dir() or any(dst.glob("[!.]*"))):
         raise FileExistsError(f"{dst}: expected a new or empty folder; {listing(dst)}")
 
@@ -233,7 +236,7 @@ def write_dataset(
     Args:
         format: a name in FORMATS
         dst: a new or empty folder
-        images: or "link" (hard links on the same disk) or "none"
+        images: "link" (hard links on the same disk), "8bit" (as `copy_with_8_bits`) or "none"
         report: log what the format could not hold
 
     Returns:
