@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from .files import check_file
 from .images import check_image
@@ -33,30 +33,32 @@ def to_8_bits(values: np.ndarray, cut: float = 0.1) -> np.ndarray:
     return (scaled.clip(0, 1) * 255).round().astype(np.uint8)
 
 
-_DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # modes of Pillow
-
-
-def _read_values(path: Path) -> np.ndarray:  # (H, W) or (H, W, C)
-    "The numbers of an image of any depth. OSError that names the file."
-    try:
-        with Image.open(check_file(path)) as image:
-            if image.mode in _DEEP:
-                return np.asarray(image)
-    except OSError:
-        pass  # bands that Pillow does not know
+def _read_bands(path: Path) -> np.ndarray:  # (H, W), or (H, W, 3)
+    "Several channels of more than 8 bits, which Pillow does not know. OSError that names the file."
     try:
         import pyvips
 
-        return pyvips.Image.new_from_file(str(path)).numpy()
+        values = pyvips.Image.new_from_file(str(path)).numpy()
     except ImportError as error:
         raise OSError(
             f"{path}: several channels of more than 8 bits; to read them, install pyvips"
         ) from error
     except pyvips.Error as error:
         raise OSError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+    return values if values.ndim == 2 else values[..., :3] if values.shape[2] > 2 else values[..., 0]
 
 
+_DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # what Pillow calls grey of more than 8 bits
 _KINDS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}  # those that hold more than 8 bits
+
+
+def _read_values(path: Path) -> np.ndarray:  # (H, W), or (H, W, 3)
+    "The numbers of an image of more than 8 bits."
+    try:
+        with Image.open(check_file(path)) as image:
+            return np.asarray(image) if image.mode in _DEEP else _read_bands(path)
+    except UnidentifiedImageError:
+        return _read_bands(path)
 
 
 def copy_with_8_bits(source: Path, target: Path) -> None:
@@ -68,15 +70,10 @@ def copy_with_8_bits(source: Path, target: Path) -> None:
     """
     try:
         check_image(source)
-    except OSError as error:
-        if source.suffix.lower() not in _KINDS:
+    except OSError:
+        kind = _KINDS.get(source.suffix.lower())
+        if kind is None or (values := _read_values(source)).dtype == np.uint8:  # something else is wrong
             raise
-        values = _read_values(source)
-        if values.dtype == np.uint8:  # something else is wrong with it
-            raise error
+        Image.fromarray(to_8_bits(values)).save(target, kind)
     else:
         shutil.copyfile(source, target)
-        return
-    if values.ndim == 3:
-        values = values[..., 0] if values.shape[2] < 3 else values[..., :3]
-    Image.fromarray(to_8_bits(values)).save(target, _KINDS[source.suffix.lower()])

@@ -211,7 +211,7 @@ def _check_places(images: list[LabelledImage], form: Format) -> None:
             )
 
 
-_PUT = {"copy": shutil.copyfile, "link": os.link, "8bit": copy_with_8_bits}
+_PUT: dict[str, Callable] = {"copy": shutil.copyfile, "link": os.link, "8bit": copy_with_8_bits}
 
 
 def _put_image(one: LabelledImage, target: Path, how: str) -> None:
