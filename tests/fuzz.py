@@ -251,6 +251,29 @@ def _detections(name: str, classes: tuple[str, ...], scores: bool) -> Detections
     )
 
 
+_CVAT = """<annotations><version>1.1</version><meta><task><labels><label><name>ship</name></label>
+<label><name>plane</name></label></labels></task></meta>
+<image id="0" name="a.png" subset="train" width="32" height="24">
+<box label="ship" xtl="4" ytl="3" xbr="20.5" ybr="9" rotation="30" occluded="0"><attribute name="flag">fr</attribute></box>
+<polygon label="plane" points="1,1;9,1;9,7;1,7" occluded="1"></polygon></image></annotations>"""
+_BOX = {"x": 10.0, "y": 20.0, "width": 40.0, "height": 30.0, "rotation": 12, "rectanglelabels": ["ship"]}
+_STUDIO = {
+    "data": {"image": "/data/upload/1/a.png"},
+    "annotations": [
+        {"result": [{"type": "rectanglelabels", "original_width": 32, "original_height": 24, "value": _BOX}]}
+    ],
+}
+
+
+def _export(home: Path, format: str, name: str, content: str) -> Reader:
+    "What other tools export and we only read."
+    (home / "data").mkdir()
+    Image.new("RGB", (32, 24), 50).save(home / "data/a.png")
+    (home / "data" / name).write_text(content)
+    accidents = TREE if name.endswith("json") else ANY
+    return Reader(home, lambda home: read_dataset(format, home / "data"), [f"data/{name}"], accidents)
+
+
 def _data_set(home: Path, format: str) -> Reader:
     form = FORMATS[format]
     classes = (
@@ -433,6 +456,8 @@ READERS: dict[str, Callable[[Path], Reader]] = {
         for name, form in FORMATS.items()
         if form.save
     },
+    "data set, cvat": lambda home: _export(home, "cvat", "annotations.xml", _CVAT),
+    "data set, label-studio": lambda home: _export(home, "label-studio", "a.json", json.dumps([_STUDIO])),
     "result files": _results,
     "result files of tiles": _tile_results,
     "predictions.json": _json_results,
