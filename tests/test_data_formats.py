@@ -15,7 +15,7 @@ from atss_nb.data.dota import DOTA_V20_CLASSES, read_dota, write_dota
 REAL = Path(__file__).parents[2] / "shared/data"
 OBJECT = "60 20 176 62 164 95 48 53 ship 0\n"
 
-number = st.floats(allow_nan=False, allow_infinity=False)
+number = st.floats(-3.4e38, 3.4e38)  # more is refused: boxes have 32 bits
 poly = st.lists(number, min_size=8, max_size=8)
 name = st.text(min_size=1, max_size=12).filter(lambda s: len(s.split()) == 1 and s == s.strip())
 line = st.text(max_size=30).filter(lambda s: s == s.strip() and "\n" not in s and "\r" not in s)

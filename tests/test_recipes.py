@@ -169,8 +169,8 @@ def test_a_wrong_name_is_answered_with_near_ones(words, near, tmp_path, capsys):
 @pytest.mark.parametrize(
     "words, message",
     [
-        ([], "--data DIR is missing"),
-        (["retina-r50-oc-1x-dota"], "--data DIR is missing"),
+        ([], "data set is missing: atss train DIR"),
+        (["retina-r50-oc-1x-dota"], "atss train retina-r50-oc-1x-dota --data DIR"),
         (["--data", "d", "--set", "model.k=7"], "are for a recipe"),
         (["--data", "d", "--smoke"], "are for a recipe"),
         (["retina-r50-oc-1x-dota", "--data", "d", "--lr", 0.1], "--lr is the recipe's"),

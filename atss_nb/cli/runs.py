@@ -95,7 +95,8 @@ def _check_words(args: argparse.Namespace) -> None:
     "Leave with 2 where words are missing, or would be without effect."
     goes_on = args.resume and not args.recipe and (args.out / "last.pt").exists()
     if not (args.data or goes_on or (args.recipe and args.smoke)):
-        _wrong_use("the folder with the data set is missing: atss train DIR")
+        place = f"{args.recipe} --data DIR" if args.recipe else "DIR"
+        _wrong_use(f"the folder with the data set is missing: atss train {place}")
     if not args.recipe and (args.smoke or args.set):
         _wrong_use("--smoke and --set are for a recipe: atss train NAME (atss recipes lists them)")
     for names, option in _TRAIN.items() if args.recipe else ():
