@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from test_geometry_overlap import GRADS, PAIRS, A, B, some_boxes
 from torch._dynamo.backends.common import aot_autograd
 from torch.autograd import forward_ad, gradgradcheck
 from torch.export import Dim
@@ -11,7 +12,6 @@ from torch.export import Dim
 from atss_nb.geometry import operators
 from atss_nb.geometry.overlap import box_iou_rotated
 from atss_nb.model.losses import rotated_iou_loss
-from tests.test_geometry_overlap import GRADS, PAIRS, A, B, some_boxes
 
 LOSSES = {
     "iou": lambda p, q: box_iou_rotated(p, q, "iou", aligned=True),
