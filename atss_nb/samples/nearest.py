@@ -25,7 +25,8 @@ def _insert(d, i, distance, index, n, k):
     return min(n + 1, k)
 
 
-_LEVEL = [(n, "f8") for n in ("stride", "offset")] + [(n, "i8") for n in ("height", "width", "per", "start")]
+_FIELDS = [(n, "f8") for n in ("stride", "offset")] + [(n, "i8") for n in ("height", "width", "per", "start")]
+_LEVEL = np.dtype((np.record, _FIELDS))  # whose fields are attributes in Python, too
 
 
 def level_table(anchors: Anchors) -> np.ndarray:
@@ -35,7 +36,7 @@ def level_table(anchors: Anchors) -> np.ndarray:
         (L,) records
     """
     rows = [(v.stride, v.offset, v.height, v.width, v.per_location, v.start) for v in anchors.levels]
-    return np.rec.array(rows, _LEVEL)  # whose fields are attributes in Python, too
+    return np.array(rows, _LEVEL)
 
 
 @kernel
