@@ -9,12 +9,14 @@ import sys
 import time
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from atss_nb.cli.main import atss
 from atss_nb.data.dota import DOTA_V10_CLASSES
+from atss_nb.model.build import build_model
 from atss_nb.model.config import ModelConfig, SecondStage
 from atss_nb.model.targets import RunHooks
 from atss_nb.scenes.scenes import write_scenes
@@ -22,6 +24,7 @@ from atss_nb.training.checkpoints import load_checkpoint, read_log
 from atss_nb.training.loop import load_model, train
 from atss_nb.training.settings import TrainConfig
 from atss_nb.training.trainer import Trainer, count_samples, make_loader
+from atss_nb.training.weights import StoredDetector, take_over
 
 
 @pytest.fixture(scope="module")
@@ -341,3 +344,25 @@ def test_the_command_fine_tunes(whole, config, tmp_path):
     assert code == 1 and "tuned" in text and not (tmp_path / "other/last.pt").exists()
     code, text = atss("train", "--resume", "--epochs", 2, "--out", tmp_path / "tuned", "--device", "cpu")
     assert code == 0 and load_checkpoint(tmp_path / "tuned/last.pt")["epochs"] == 2, text
+
+
+def test_what_belongs_to_classes_goes_to_the_same_classes_only():
+    "All of it where the names are the same; rows of shared names; nothing of a head with other channels."
+
+    def stored(config: ModelConfig, classes: list[str]) -> StoredDetector:
+        return StoredDetector(
+            Path("theirs.pt"), "{}", classes, build_model(config, len(classes)).state_dict()
+        )
+
+    small, two_stages = ModelConfig.small(channels=8), ModelConfig.faster_rcnn(18, channels=8, weights=None)
+    names = ["ship", "plane"]
+    same = take_over(build_model(small, 2), names, stored(small, names))
+    assert same.kept == same.classes == () and "0 begin anew" in str(same)
+    wider = take_over(build_model(small, 2), names, stored(ModelConfig.small(channels=16), names))
+    assert wider.classes == () and any(line.startswith("head.class_conv.weight") for line in wider.kept)
+    ours, theirs = build_model(two_stages, 2), stored(two_stages, ["plane", "ship"])
+    before = ours.state_dict()["head.class_fc.weight"].clone()
+    report = take_over(ours, names, theirs)
+    assert torch.equal(ours.state_dict()["head.class_fc.weight"], before)
+    assert any(line.startswith("head.box_fc.weight") for line in report.kept)
+    assert "rpn.conv.weight" in report.taken

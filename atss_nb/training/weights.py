@@ -160,35 +160,39 @@ def _class_rows(
     theirs: Tensor,  # (A' K', ...)
     classes: Sequence[str],  # K names
     other: Sequence[str],  # K' names
-) -> Tensor:  # as mine, with the rows of the classes that both know
+) -> Tensor | None:  # as mine, with the rows of the classes that both know; None: other anchors or channels
     "Of the anchors of a location, each has a row per class."
-    rows, source = mine.unflatten(0, (-1, len(classes))).clone(), theirs.unflatten(0, (-1, len(other)))
-    for name in set(classes) & set(other) if rows.shape[::2] == source.shape[::2] else ():
+    anchors = len(mine) // len(classes)
+    if theirs.shape != (anchors * len(other), *mine.shape[1:]):
+        return None
+    rows, source = mine.unflatten(0, (anchors, -1)).clone(), theirs.unflatten(0, (anchors, -1))
+    for name in set(classes) & set(other):
         rows[:, classes.index(name)] = source[:, other.index(name)]
     return rows.flatten(0, 1)
 
 
-_SCORES = ("head.class_conv.weight", "head.class_conv.bias")
+_SCORES = "head.class_conv."
+_OF_CLASSES = (_SCORES, "head.class_fc.", "head.box_fc.", "head.upright_fc.")  # rows belong to classes
 
 
 def take_over(model: nn.Module, classes: Sequence[str], stored: StoredDetector) -> Transfer:
-    """Give a detector the numbers of another one, where name and shape are the same.
+    """Give a detector the numbers of another one, where name and shape are the same, and the classes they are of.
 
     Args:
         model: RetinaNet or FasterRCNN, changed in place
         classes: its K names
     """
-    mine, theirs = model.state_dict(), stored.state
-    fits = [n for n in mine if n in theirs and mine[n].shape == theirs[n].shape and n not in _SCORES]
-    new = {name: theirs[name] for name in fits}
-    for name in _SCORES if all(n in mine and n in theirs for n in _SCORES) else ():
-        new[name] = _class_rows(mine[name], theirs[name], list(classes), stored.classes)
-    model.load_state_dict(mine | new)
-    there = {
-        n: f", there {tuple(theirs[n].shape)}" if n in theirs else ", not there"
-        for n in mine
-        if n not in fits
-    }
-    kept = [f"{n} {tuple(mine[n].shape)}{text}" for n, text in there.items()]
-    shared = tuple(sorted(set(classes) & set(stored.classes))) if _SCORES[0] in new else ()
-    return Transfer(str(stored.path), tuple(fits), tuple(kept), shared)
+    mine, theirs, names = model.state_dict(), stored.state, list(classes)
+    of_others = () if names == stored.classes else _OF_CLASSES
+    fits = [
+        n for n in mine if n in theirs and mine[n].shape == theirs[n].shape and not n.startswith(of_others)
+    ]
+    scores = [n for n in mine if n in theirs and n not in fits and n.startswith(_SCORES)]
+    rows = {n: _class_rows(mine[n], theirs[n], names, stored.classes) for n in scores}
+    moved = {n: row for n, row in rows.items() if row is not None}
+    model.load_state_dict(mine | {n: theirs[n] for n in fits} | moved)
+    anew = [n for n in mine if n not in fits]
+    there = (f"there {tuple(theirs[n].shape)}" if n in theirs else "not there" for n in anew)
+    kept = tuple(f"{n} {tuple(mine[n].shape)}, {text}" for n, text in zip(anew, there, strict=True))
+    shared = tuple(sorted(set(names) & set(stored.classes))) if moved else ()
+    return Transfer(str(stored.path), tuple(fits), kept, shared)
