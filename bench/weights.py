@@ -1,16 +1,14 @@
 """Train the weights that come with the package, and write them with their card to atss_nb/weights.
 
-python tools/weights.py scenes                                    draws 900 scenes, trains on 800 of them (half an hour)
-python tools/weights.py hit-uav --data ../shared/data/hit_uav     HIT-UAV (Suo et al. 2023), two hours
+python bench/weights.py scenes                                    draws 900 scenes, trains on 800 of them (half an hour)
+python bench/weights.py hit-uav --data ../shared/data/hit_uav     HIT-UAV (Suo et al. 2023), two hours
 
 One thread of a CPU; a run that was stopped goes on when it is started again. What it does is in runs/weights/.
 """
 
 import argparse
-import platform
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -21,8 +19,8 @@ from atss_nb.training.loop import load_model, train
 from atss_nb.training.settings import TrainConfig, open_split
 from atss_nb.training.trainer import validate
 from atss_nb.training.weights import save_weights
+from common import ROOT, arguments, processor, seconds
 
-ROOT = Path(__file__).resolve().parent.parent
 RUNS, WEIGHTS = ROOT / "runs/weights", ROOT / "atss_nb/weights"
 COMMON = {"ema": 0.998, "zoom": 1.5, "validations": 4, "precision": "bfloat16"}
 
@@ -50,20 +48,14 @@ def hit_uav_config(args: argparse.Namespace) -> TrainConfig:
 CONFIGS = {"scenes": scenes_config, "hit-uav": hit_uav_config}
 
 
-def processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor()
-
-
-def card(name: str, score, config: TrainConfig, seconds: float, images: int) -> str:
+def card(name: str, score, config: TrainConfig, taken: float, images: int) -> str:
     "What somebody should know before using the weights."
     rows = "\n".join(f"| {kind} | {ap['0.50']:.3f} |" for kind, ap in sorted(score.per_class.items()))
     return f"""# {name}
 
 {ABOUT[name]}
 
-- Command: `python tools/weights.py {name}`, seed {config.seed}, {config.epochs} epochs, {config.precision}, one thread of {processor()}, PyTorch {torch.__version__}, {seconds / 60:.0f} minutes of its time.
+- Command: `python bench/weights.py {name}`, seed {config.seed}, {config.epochs} epochs, {config.precision}, one thread of {processor()}, PyTorch {torch.__version__}, {taken / 60:.0f} minutes of its time.
 - Stored as float16. Scores below are of the stored numbers, on the {images} images of the validation split, which decided the checkpoint that was kept but was never trained on; protocol dota-devkit, exact overlap, the model's own thresholds.
 
 AP50 {score.AP50:.3f}, AP75 {score.AP75:.3f}, mAP {score.mAP:.3f}
@@ -80,24 +72,21 @@ def main() -> None:
     )
     parser.add_argument("name", choices=sorted(CONFIGS))
     parser.add_argument("--data", help="of hit-uav: folder with train and val")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
+    args = arguments(parser)
     config, run = CONFIGS[args.name](args), RUNS / args.name
-    clock, started = run / "seconds.txt", time.process_time()
-    train(config, run, resume=True)
-    seconds = time.process_time() - started + (float(clock.read_text()) if clock.exists() else 0)
-    clock.write_text(f"{seconds:.0f}")
+    clock = run / "seconds.txt"
+    taken = seconds(lambda: train(config, run, resume=True), clock=time.process_time)
+    taken += float(clock.read_text()) if clock.exists() else 0
+    clock.write_text(f"{taken:.0f}")
     whole = load_checkpoint(run / "last.pt")["epochs"] == config.epochs
     if not whole:
         raise SystemExit("stopped: run the same command again to go on")
     model, config, classes = load_model(run)
-    public = replace(
-        config, data=f"runs/weights/{args.name}-data"
-    )  # where this machine keeps it is nobody's business
+    public = replace(config, data=f"runs/weights/{args.name}-data")  # wherever this machine has them
     path = save_weights(WEIGHTS / args.name, model, public.to_json(), classes, half=True)
     data = open_split(config, "val")
     score = validate(load_model(path)[0], data)
-    path.with_suffix(".md").write_text(card(args.name, score, config, seconds, len(data)), encoding="utf-8")
+    path.with_suffix(".md").write_text(card(args.name, score, config, taken, len(data)), encoding="utf-8")
     print(score.summary(), f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)", sep="\n")
 
 
