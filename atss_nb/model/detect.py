@@ -5,6 +5,7 @@
 __all__ = ['DetectionModel', 'best_predictions', 'with_thresholds', 'detect', 'predict_dataset']
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -28,7 +29,7 @@ from ..samples.anchors import AnchorGrid, Anchors
 from ..samples.explanation import Assigner
 
 
-class DetectionModel(nn.Module):
+class DetectionModel(nn.Module, ABC):
     "What all detectors are: `model(images, targets)` -> losses in training, `model(images)` -> predictions in evaluation."
 
     def __init__(
@@ -76,11 +77,11 @@ class DetectionModel(nn.Module):
         "What anchors learn from targets, both on one device."
         return assign_targets(self.assigner, anchors, targets, self.config.train_difficult)
 
-    def _losses(self, images: Sequence[Tensor], targets: Sequence[dict]) -> dict[str, Tensor]:
-        raise NotImplementedError
+    @abstractmethod
+    def _losses(self, images: Sequence[Tensor], targets: Sequence[dict]) -> dict[str, Tensor]: ...
 
-    def _predictions(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-        raise NotImplementedError
+    @abstractmethod
+    def _predictions(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]: ...
 
 
 def best_predictions(boxes: Tensor, scores: Tensor, labels: Tensor, config: ModelConfig) -> dict[str, Tensor]:
