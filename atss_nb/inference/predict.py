@@ -72,7 +72,7 @@ class _Opened(NamedTuple):
 
 def _opened_views(images, plan: Callable, orientations, waiting: deque[_Opened]) -> Iterator[View]:
     "The views of image after image; each image is opened, and starts to wait, when its turn has come."
-    for number, image in enumerate(open_images(images)):
+    for number, image in enumerate(images):
         size = size_of(image)
         passes = plan(size)
         waiting.append(_Opened(image, size, len(orientations) * sum(len(one.windows) for one in passes), []))
@@ -134,7 +134,8 @@ def predict_each(
     merging = {"nms_threshold": nms_threshold, "agnostic": agnostic}
     orientations, waiting = choose(VIEWS, views, "views"), deque()
     stream = isinstance(images, Iterator)  # of unknown length; its pixels are not kept
-    total = None if stream else sum(math.prod(size_of(image)) for image in open_images(images))
+    images = open_images(images) if stream else list(open_images(images))
+    total = None if stream else sum(math.prod(size_of(image)) for image in images)
     plan = partial(plan_passes, fit=size, window=window, overlap=overlap, scales=scales)
     opened = _opened_views(images, plan, orientations, waiting)
     with tqdm(total=total, desc="predicting", unit="px", unit_scale=True, disable=not progress) as bar:
