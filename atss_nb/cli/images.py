@@ -180,7 +180,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 _PREDICT = {
-    "run": {"type": Path, "help": "run folder or checkpoint"},
+    "run": {"type": Path, "help": "run folder, checkpoint, or weights that come along: scenes"},
     "images": {
         "type": Path,
         "nargs": "+",

@@ -87,7 +87,7 @@ def load(path: str | Path, device: str = "auto") -> Detector:
     """A trained detector, ready for images. Raises `FileNotFoundError` or `ValueError` that names the file.
 
     Args:
-        path: a run folder, or a checkpoint
+        path: a run folder, a checkpoint, a .safetensors file, or weights that come along: "scenes"
         device: "cpu", "cuda" or "auto": a GPU where there is one
     """
     model, config, classes = load_model(path)
