@@ -447,7 +447,7 @@ def test_published_dior():
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"no published files in {SHARED}")
 @pytest.mark.parametrize("name", ["coco", "yolo-obb", "labelme", "dior-r"])
 def test_published_dota_goes_there_and_back(tmp_path, name):
-    "Published corners come back bit by bit from every format that holds any outline."
+    "Published corners come back bit by bit, but for those over the border, which YOLO cannot hold."
     data = read_dataset("dota", SHARED / "dota/tiles")
     if name == "dior-r":
         data = rename(data, dict(zip(data.classes, DIOR_CLASSES, strict=False)))
@@ -455,7 +455,11 @@ def test_published_dota_goes_there_and_back(tmp_path, name):
     again = {one.name: one.annotation for one in read_dataset(name, tmp_path / "out").images}
     assert sum(map(len, again.values())) == 133
     for one in data.images:
-        assert again[one.name].polygons.tolist() == one.annotation.polygons.tolist()
+        corners = one.annotation.polygons
+        if name == "yolo-obb":
+            with Image.open(one.path) as image:
+                corners = corners.clip(0, image.size)
+        assert again[one.name].polygons.tolist() == corners.tolist()
         assert again[one.name].names == one.annotation.names
 
 
