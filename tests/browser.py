@@ -86,7 +86,7 @@ def browser(width: int = 1360, height: int = 1000, density: float = 1, dark: boo
             device_scale_factor=density,
             color_scheme=scheme,
         )
-        context.set_default_timeout(120_000)  # two cores may be busy with other tests
+        context.set_default_timeout(float(__import__("os").environ.get("T", 120_000)))  # two cores may be busy with other tests
         page = context.pages[0]
         try:
             yield page, Watch(page)

@@ -42,7 +42,7 @@ def note_of(explorer) -> str:
     "All that the page shows in words, after a look at whether it can show it."
     json.dumps(explorer.answer, allow_nan=False)
     assert explorer.answer["request"] == explorer.scene.get("request", 0)
-    return " · ".join([explorer.answer.get("error", ""), *explorer.answer["notes"]])
+    return " · ".join([explorer.answer.get("error", ""), explorer.trouble, *explorer.answer["notes"]])
 
 
 @pytest.mark.parametrize("what", BOXES)
@@ -83,7 +83,7 @@ def test_a_picture_that_is_lost(tmp_path):
     row = {"boxes": [], "labels": [], "scores": [], "positives": []}
     (tmp_path / "watched.jsonl").write_text(f"{json.dumps(truth)}\n{json.dumps(row)}\n")
     player = TrainingPlayer(tmp_path)
-    assert "the picture cannot be read" in note_of(player)
+    assert "the picture watched.png cannot be read" in note_of(player)
     assert player.answer["counts"]["missed"] == 1  # and all the rest is there
 
 
