@@ -4,20 +4,26 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
+from urllib.request import urlopen
 
 import pytest
 import torch
-from browser import CHROMIUM, Watch, browser, clean_environment, lab, open_notebook, write_notebook
+from browser import CHROMIUM, browser, clean_environment, lab, open_notebook, write_notebook
 from PIL import Image
 
+from atss_nb.cli.main import main
 from atss_nb.explore.data import TileSeam, TurnedImage
 from atss_nb.explore.explorers import rounded
 from atss_nb.explore.geometry import AngleDial, OverlapWalk
 from atss_nb.explore.microscope import Microscope
-from atss_nb.explore.page import explorer_code
+from atss_nb.explore.page import ExplorerServer, explorer_code
 from atss_nb.explore.results import PrecisionRecall, Suppression, TrainingPlayer
 from atss_nb.explore.samples import AnchorTiling, BoxCoder
+from atss_nb.explore.standalone import explorer_page
 from atss_nb.geometry.overlap import box_iou_rotated
 from atss_nb.samples.anchors import AnchorGrid
 from atss_nb.samples.assign import ATSS, MaxIoU
@@ -34,8 +40,8 @@ BAD = {
     "no picture": "import torch\nMicroscope('nowhere.png')",
     "no boxes": "w = Microscope()\nw.scene = {'boxes': [[1, 2, 3]]}\nw",
     "no area": "w = Microscope()\nw.scene = {'boxes': [[60, 60, 0, 0, 0], [-90, 9, 20, 20, 0]]}\nw",
-    "no run": "TrainingPlayer('nowhere')",
-    "not a number": "Microscope(boxes=torch.full((1, 5), torch.nan))",
+    "no run": "\nTrainingPlayer('nowhere')",
+    "not a number": "\nMicroscope(boxes=torch.full((1, 5), torch.nan))",
     "own explorer": RULER,
 }
 FLAT = "import torch\nw.boxes = w.boxes * torch.tensor([-1, 1, 0, 0, 1])\nw"  # and off the image
@@ -120,28 +126,51 @@ class View:
         self.settle()
 
 
+def made(code: str):
+    "The explorer that a cell shows."
+    *lines, last = code.split("\n")
+    exec(
+        "\n".join(lines),
+        space := {"torch": torch, "TrainingPlayer": TrainingPlayer, "Microscope": Microscope},
+    )
+    return eval(last, space)
+
+
+@contextmanager
+def served(explorer) -> Iterator[str]:  # the page's address
+    with ExplorerServer(explorer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server.address
+        server.shutdown()
+
+
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory):
-    "All explorers in one notebook, in the dark theme, at twice the density."
+def opened():
+    "A browser in the dark theme, at twice the density."
+    with browser(density=2, dark=True) as (page, watch):
+        yield page, watch
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("explorers")
     record_run(folder)
-    write_notebook(folder / "all.ipynb", [*KINDS.values(), *BAD.values()])
-    with lab(folder, dark=True) as url, browser(density=2, dark=True) as (page, watch):
-        open_notebook(page, url, "all.ipynb")
-        count = len(KINDS) + len(BAD)
-        script = f"() => document.querySelectorAll('.atss-explorer canvas[data-draws]').length === {count}"
-        page.wait_for_function(script)
-        page.folder = folder
-        yield page, watch
+    return folder / "run"
 
 
 @pytest.fixture
 def view(opened, request):
-    "One of them; afterwards, nothing may have complained in the console or left the machine."
+    "One of them on a page of its own; afterwards, nothing may have complained or left the machine."
     page, watch = opened
-    view = View(page, [*KINDS, *BAD].index(request.param))
-    view.settle()
-    yield view
+    code = (KINDS | BAD)[request.param]
+    if request.param == "player":
+        code = code.replace("'run'", repr(str(request.getfixturevalue("run_folder"))))
+    with served(made(code)) as address:
+        page.goto(address)
+        view = View(page, 0)
+        view.settle()
+        yield view
+        page.goto("about:blank")
     assert (watch.complaints, watch.foreign) == ([], [])
 
 
@@ -385,8 +414,8 @@ def test_average_precision_follows_the_boxes(view):
 
 
 @on("player")
-def test_the_player_moves_in_time(view):
-    player = TrainingPlayer(view.page.folder / "run")
+def test_the_player_moves_in_time(view, run_folder):
+    player = TrainingPlayer(run_folder)
     view.keys("End")
     assert view.text("[data-value=epoch]") == "3"
     view.page.mouse.move(*view.on_chart(-30, 80))
@@ -501,23 +530,148 @@ def test_answers_come_in_order_while_dragging(view):
     view.keys("Control+z")
 
 
-def test_atss_explore_opens_on_the_microscope(opened, tmp_path):
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_atss_explore_opens_on_the_microscope_and_leaves_nothing(opened, tmp_path, stop):
     command = [sys.executable, "-m", "atss_nb.cli", "explore", "--no-browser"]
-    server = subprocess.Popen(command, env=clean_environment(tmp_path), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env=clean_environment(tmp_path), stdout=subprocess.PIPE, text=True)
     try:
-        address = server.stdout.readline().split()[-1]
-        page = opened[0].context.new_page()
-        watch = Watch(page)
+        address = process.stdout.readline().split()[-1]
+        page, watch = opened
         page.goto(address)
-        page.wait_for_selector(".atss-explorer canvas[data-draws]")
         view = View(page, 0)
         view.settle()
         assert view.text("[data-value=positives]") == "41"
+        view.wait("root.dataset.python === 'same'")
         assert watch.complaints == [] and watch.foreign == []
-        page.close()
     finally:
-        server.send_signal(signal.SIGINT)
-        assert server.wait(120) == 130
+        process.send_signal(stop)
+        assert process.wait(120) == (130 if stop == signal.SIGINT else -signal.SIGTERM)
+    with pytest.raises(OSError):
+        urlopen(address, timeout=2)
+
+
+def test_a_widget_in_jupyterlab(tmp_path):
+    "The same pages as widgets of a notebook: with a twin, and answered by the kernel."
+    write_notebook(tmp_path / "all.ipynb", [KINDS["microscope"], KINDS["tiling"]])
+    with lab(tmp_path) as url, browser() as (page, watch):
+        open_notebook(page, url, "all.ipynb")
+        page.wait_for_function("() => document.querySelectorAll('canvas[data-draws]').length === 2")
+        microscope, tiling = View(page, 0), View(page, 1)
+        microscope.wait("root.dataset.python === 'same'")
+        microscope.keys("ArrowRight", "Alt+]")
+        microscope.wait("root.dataset.python === 'same'")
+        found = ATSS()(AnchorGrid()((512, 512)), microscope.boxes).gt_index
+        assert microscope.text("[data-value=positives]") == str(int((found >= 0).sum()))
+        tiling.keys("ArrowRight", "]")
+        answer = AnchorTiling(tiling.boxes[0]).answer
+        assert tiling.text("[data-best='2']") == f"{answer['levels'][2]['best']:.3f}"
+        assert (watch.complaints, watch.foreign) == ([], [])
+
+
+def axe() -> str:
+    "The script of axe-core; skips where it is not installed."
+    package = pytest.importorskip(
+        "axe_playwright_python", reason="no axe-core here: pip install axe-playwright-python"
+    )
+    return (Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_axe_finds_nothing_serious(opened, run_folder, dark):
+    script, (page, _) = axe(), opened
+    page.emulate_media(color_scheme="dark" if dark else "light")
+    for name, code in KINDS.items():
+        with served(made(code.replace("'run'", repr(str(run_folder))))) as address:
+            page.goto(address)
+            View(page, 0).settle()
+            page.evaluate(script)
+            found = page.evaluate("async () => (await axe.run()).violations")
+            named = [(v["id"], v["impact"], [n["html"][:120] for n in v["nodes"]]) for v in found]
+            assert [n for n in named if n[1] in ("serious", "critical")] == [], name
+            page.goto("about:blank")
+    page.emulate_media(color_scheme="dark")
+
+
+def test_no_keyboard_trap(opened):
+    "Tab walks through everything and out at the end; a key that means nothing here stays the browser's."
+    page, _ = opened
+    with served(made(KINDS["microscope"])) as address:
+        page.goto(address)
+        view = View(page, 0)
+        view.settle()
+        view.canvas.focus()
+        page.evaluate("document.body.append(Object.assign(document.createElement('button'), {id: 'end'}))")
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.id") == "end":
+                break
+        assert page.evaluate("document.activeElement.id") == "end"
+        prevented = page.evaluate("""() => {
+            const row = document.querySelector('button.link'), keys = ['Tab', 'F5', ' ', 'PageDown', 'a'];
+            return keys.filter(key => !row.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true})));
+        }""")
+        assert prevented == []
+        view.root.locator("button.link").nth(2).click()
+        view.settle()
+        assert view.data("selected") == "2"
+        assert (
+            page.evaluate("document.activeElement.className") == "link"
+        )  # the focus stays while the panel changes
+
+
+@pytest.mark.parametrize("name", ["microscope", "walk", "dial"])
+def test_a_page_from_disk_without_network(tmp_path, name):
+    path = tmp_path / "page.html"
+    assert main(["explore", name, "--html", str(path)]) == 0
+    assert path.stat().st_size < 500_000
+    with browser() as (page, watch):
+        page.context.set_offline(True)
+        page.goto(path.as_uri())
+        view = View(page, 0)
+        view.settle()
+        before = view.boxes
+        view.drag(middle(before[0]), 20, 10)
+        assert torch.allclose(view.boxes[0, :2] - before[0, :2], torch.tensor([20.0, 10]).double(), atol=1)
+        assert watch.complaints == [] and all(url.startswith("file:") for url in watch.foreign)
+
+
+def test_a_page_without_javascript_is_a_still_picture(opened, tmp_path):
+    "A policy that forbids scripts stands for a browser without them."
+    page, watch = opened
+    policy = """<meta http-equiv="Content-Security-Policy" content="script-src 'none'"><title>"""
+    text = explorer_page(Microscope()).replace("<title>", policy)
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    page.goto((tmp_path / "page.html").as_uri())
+    assert page.locator(".atss-explorer").count() == 0
+    assert page.locator("figure svg circle").count() == 52
+    assert "ATSS: 41 positives" in page.inner_text("figcaption")
+    page.goto("about:blank")
+    watch.complaints.clear()  # of the policy
+    watch.foreign.clear()  # the file itself
+
+
+@on("microscope")
+def test_steps_are_played_and_things_are_tried(view):
+    view.root.get_by_role("button", name="1 nearest").click()
+    assert "nearest to the centre of the tennis-court: 45 candidates" in view.text(".saying")
+    view.root.get_by_role("button", name="result").click()
+    before = view.boxes
+    view.page.emulate_media(reduced_motion="reduce")
+    view.root.get_by_role("button", name="Shrink the smallest").click()
+    view.settle()
+    assert "learns nothing" in view.root.inner_text() and not torch.equal(view.boxes, before)
+    view.keys("Control+z")
+    assert torch.equal(view.boxes, before)
+    view.page.emulate_media(reduced_motion="no-preference")
+
+
+@on("tiling")
+def test_no_number_of_another_setting(view):
+    "A switch is turned while Python is busy: the old numbers go at once, and the page says that it waits."
+    view.page.evaluate("window.fetch = () => new Promise(() => {})")
+    view.root.get_by_text("128", exact=True).first.click()
+    assert view.text(".panel") == "Computing …"
+    view.wait("root.dataset.waiting === 'yes'")
 
 
 def test_numbers_are_what_json_can_say():
