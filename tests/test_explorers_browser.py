@@ -430,7 +430,7 @@ def test_the_player_moves_in_time(view, run_folder):
 @pytest.mark.parametrize(
     "view, reason",
     [
-        ("no picture", "nowhere.png cannot be read"),
+        ("no picture", "nowhere.png: cannot be read"),
         ("no boxes", "object 1: expected 5 finite numbers"),
         ("no area", "object 1 has no area"),
         ("no run", "recorded no image"),
@@ -485,7 +485,7 @@ def upload(view: View, path: Path) -> None:
 
 @on("no picture")
 def test_an_image_of_ones_own_and_a_broken_one(view, tmp_path):
-    assert "nowhere.png cannot be read" in view.text(".status")
+    assert "nowhere.png: cannot be read" in view.text(".status")
     Image.new("RGB", (300, 200)).save(tmp_path / "mine.png")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     upload(view, tmp_path / "mine.png")

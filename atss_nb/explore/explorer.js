@@ -260,12 +260,14 @@ class Explorer extends Drawing {
     this.counts.asked += 1;
     this.counts.answers += 1;
     delete this.root.dataset.python;
+    const began = performance.now();
     try {
       checkBoxes(this.boxes);
       this.answer = { notes: boxNotes(this.boxes, this.extent), ...this.constructor.respond(this) };
     } catch (error) {
       this.answer = { notes: [], error: error.message };
     }
+    this.counts.took = performance.now() - began; // [ms]
     this.tellAll();
     clearTimeout(this.saver);
     if (!this.adopted) this.saver = setTimeout(() => this.save(), 200);

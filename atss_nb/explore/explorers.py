@@ -249,7 +249,6 @@ def _put_picture(explorer: Explorer, image) -> str:  # what went wrong, or ""
     try:
         picture = _load_picture(image)
     except (OSError, ValueError) as error:
-        name = f" {Path(image).name}" if isinstance(image, str | Path) else ""
-        return f"the picture{name} cannot be read: {error}"
+        return f"the picture cannot be read: {error}"
     explorer.extent, explorer.picture = [picture.height, picture.width], _encode(picture)
     return ""

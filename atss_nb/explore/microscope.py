@@ -303,5 +303,5 @@ def labelled_image(data: str | Path, name: str | None = None) -> tuple[Path, Ten
     if not images:
         raise ValueError(f"{data}: no image there has labels")
     most = max(images, key=lambda n: len(images[n].annotation))
-    chosen = images[choose(images, Path(name).stem if name else most, "image")]
+    chosen = choose(images, Path(name).stem if name else most, "image")
     return chosen.image, chosen.annotation.boxes, list(chosen.annotation.names)
