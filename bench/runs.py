@@ -1,16 +1,20 @@
-"""Real trainings: which rule of choosing positives learns most, and a drone data set from scratch.
+"""Real trainings: which rule of choosing positives learns most, a drone data set from scratch, fine-tuning.
 
 python bench/runs.py scenes                                       ATSS against MaxIoU with one and with nine anchors
 python bench/runs.py hit-uav --data ../shared/data/hit_uav        twelve epochs of HIT-UAV (Suo et al. 2023)
+python bench/runs.py tuning --data ../shared/data/boxes_obb       from scratch and from the shipped weights, few images and all
 
-Both write data/results/, and while they run, runs/. A run that was stopped goes on when it is started again.
+All write data/results/, and while they run, runs/. A run that was stopped goes on when it is started again.
 """
 
 import argparse
 import json
 import os
+import random
+import shutil
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -99,7 +103,7 @@ def best_suppression(model: torch.nn.Module, val: DetectionDataset) -> tuple[flo
 
 def hit_uav(args: argparse.Namespace) -> None:
     home = ROOT / "runs" / "hit_uav"
-    options = {"size": args.size, "epochs": args.epochs, "quarter_turns": False, "validations": 6}
+    options = {"size": args.size or 512, "epochs": args.epochs, "quarter_turns": False, "validations": 6}
     config = TrainConfig(args.data, ModelConfig.small(), **options)
     report = about(args.device, config) | timed_training(config, home, args.device)
     model, config, classes = load_model(home)
@@ -120,15 +124,50 @@ def hit_uav(args: argparse.Namespace) -> None:
     write(args.out or RESULTS / "hit_uav.json", report | scores | chosen | {"test_images": len(predictions)})
 
 
+STARTS = {"from scratch": {}, "from scenes": {"weights": "scenes", "old_lr": 0.3}}
+IMAGES, STEPS, BATCH = (20, 0, 5), 192, 8  # 0: all of them
+
+
+def some_images(data: Path, out: Path, count: int, seed: int) -> int:
+    "A folder with so many images of the training split, chosen by the seed; says how many."
+    chosen = sorted((data / "train/images").iterdir())
+    if count:
+        chosen = random.Random(seed).sample(chosen, count)
+    for image in chosen if not (out / "train").exists() else ():
+        for part, name in (("images", image.name), ("labelTxt", f"{image.stem}.txt")):
+            (out / "train" / part).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(data / "train" / part / name, out / "train" / part / name)
+    return len(chosen)
+
+
+def tuning(args: argparse.Namespace) -> None:
+    home, rows = ROOT / "runs" / "tuning", []
+    model = ModelConfig.small()  # that of the weights
+    for seed, count, (start, changes) in product(SEEDS, IMAGES, STARTS.items()):
+        data = home / f"{count}_images_{seed}"
+        images = some_images(Path(args.data), data, count, seed)
+        epochs = STEPS // max(images // BATCH, 1)
+        settings = {"size": args.size or 192, "epochs": epochs, "ema": 0.998, "zoom": 1.5, "validations": 0}
+        config = TrainConfig(str(data), model, seed=seed, batch_size=BATCH, **settings, **changes)
+        out = home / f"{start} {count} {seed}".replace(" ", "_")
+        row = {"start": start, "images": images, "seed": seed} | timed_training(config, out, args.device)
+        score = validate(load_model(out)[0], open_split(replace(config, data=args.data), "test"))
+        row |= {"AP50": score.AP50, "AP75": score.AP75, "mAP": score.mAP}
+        rows.append(row)
+        print(f"{start}, {images} images, seed {seed}: {score}, {row['seconds']:.0f} s", flush=True)
+        shown = replace(config, data="boxes_obb")
+        write(args.out or RESULTS / "tuning.json", about(args.device, shown) | {"runs": rows})
+
+
 def main() -> None:
     parser = command_line(__doc__)
-    parser.add_argument("run", choices=["scenes", "hit-uav"])
-    parser.add_argument("--data", help="of hit-uav: folder with train, val and test")
-    parser.add_argument("--size", type=int, default=512, help="of hit-uav: long side of the images [px]")
+    parser.add_argument("run", choices=["scenes", "hit-uav", "tuning"])
+    parser.add_argument("--data", help="of hit-uav and tuning: folder with train, val and test")
+    parser.add_argument("--size", type=int, help="long side of the images [px]: 512 of hit-uav, 192 of tuning")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--device", default="cpu")
     args = arguments(parser, threads=int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
-    {"scenes": scenes, "hit-uav": hit_uav}[args.run](args)
+    {"scenes": scenes, "hit-uav": hit_uav, "tuning": tuning}[args.run](args)
 
 
 if __name__ == "__main__":
