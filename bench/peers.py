@@ -9,6 +9,7 @@ the report says why. Data: 300 scenes as the demo draws them and 60 unseen ones;
 """
 
 import json
+import os
 import subprocess
 import sys
 import venv
@@ -21,31 +22,33 @@ from atss_nb.data.convert import read_dataset, write_dataset
 from atss_nb.data.datasets import open_dataset
 from atss_nb.evaluation.evaluate import evaluate
 from atss_nb.scenes.scenes import write_scenes
-from common import RESULTS, ROOT, apart, arguments, command_line, machine, seconds, write
+from common import RESULTS, ROOT, apart, arguments, command_line, machine, write
 
 HOME = ROOT / "runs/peers"
 PEERS = {"ultralytics": "ultralytics==8.4.190"}  # name -> what pip installs; AGPL-3.0
 SIZES = {"scenes": 256, "boxes_obb": 416}  # long side, for everybody [px]
 
 
-def bytes_of(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+def megabytes(folder: Path) -> dict[str, int]:
+    "Of an environment: all of it, and what is not PyTorch and its libraries for GPUs."
+    sizes = {p: p.stat().st_size for p in folder.rglob("*") if p.is_file() and not p.is_symlink()}
+    rest = [size for path, size in sizes.items() if not {"torch", "nvidia", "triton"} & set(path.parts)]
+    return {"megabytes": round(sum(sizes.values()) / 1e6), "megabytes_besides_torch": round(sum(rest) / 1e6)}
 
 
 def install(name: str) -> dict:
-    "Make the environment of a peer, once. Says what it took, or why there is none."
-    folder, note = HOME / name, HOME / f"{name}.json"
-    if note.exists():
-        return json.loads(note.read_text())
+    "Make the environment of a peer, once. Says what it took, in CPU seconds, or why there is none."
+    folder, facts = HOME / name, HOME / f"{name}.json"
+    if facts.exists():
+        return json.loads(facts.read_text())
     venv.create(folder, with_pip=True)
     command = [folder / "bin/pip", "install", "--quiet", "--disable-pip-version-check", PEERS[name]]
-    outcome = []
-    taken = seconds(lambda: outcome.append(subprocess.run(command, stderr=subprocess.PIPE, text=True)))
-    lines = outcome[0].stderr.strip().splitlines()
-    failed = {"skipped": lines[-1] if lines else "pip failed"} if outcome[0].returncode else {}
-    facts = {"asked": PEERS[name], "seconds": round(taken), "megabytes": round(bytes_of(folder) / 1e6)}
-    write(note, facts | failed)
-    return facts | failed
+    started = sum(os.times()[2:4])
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    taken, reasons = sum(os.times()[2:4]) - started, done.stderr.strip().splitlines() or ["pip failed"]
+    failed = {"skipped": reasons[-1]} if done.returncode else {}
+    write(facts, {"asked": PEERS[name], "seconds": round(taken), **megabytes(folder), **failed})
+    return json.loads(facts.read_text())
 
 
 def prepare(data: str, seed: int, boxes: Path) -> tuple[Path, Path]:  # as DOTA, as YOLO
@@ -65,7 +68,7 @@ def run_one(peer: str, data: str, epochs: int, seed: int, boxes: Path) -> dict:
     plain, yolo = prepare(data, seed, boxes)
     ours = peer == "atss"
     asked = {"data": str(plain if ours else next(yolo.glob("*.yaml"))), "images": str(plain / "test/images")}
-    asked |= {"size": SIZES[data], "epochs": epochs, "seed": seed, "out": str(HOME / "run" / peer)}
+    asked |= {"size": SIZES[data], "epochs": epochs, "seed": seed, "out": str(HOME / f"run-{peer}")}
     python = sys.executable if ours else HOME / peer / "bin/python"
     outcome = apart(Path(__file__).with_name(f"peer_{peer}.py"), json.dumps(asked), python=python)
     return outcome | {"epochs": epochs, **score(outcome.pop("detections"), outcome.pop("classes"), plain)}
@@ -86,6 +89,18 @@ def epochs_for(clock: list[float], budget: float) -> int:
     return max(1, round((budget - (clock[-2] - epoch)) / epoch))
 
 
+def noted(out: Path) -> dict:
+    "The report as it stands."
+    empty = {"machine": machine(threads=1), "installed": {}, "trials": {}, "runs": {}}
+    return json.loads(out.read_text()) if out.exists() else empty
+
+
+def note(out: Path, part: str, more: dict) -> None:
+    "Add to a part of the report; another process may have added something since it was last read."
+    report = noted(out)
+    write(out, report | {part: report[part] | more})
+
+
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--peer", nargs="+", default=["atss", *PEERS], choices=["atss", *PEERS])
@@ -95,24 +110,19 @@ def main() -> None:
     parser.add_argument("--boxes", type=Path, default=ROOT.parent / "shared/data/boxes_obb")
     args = arguments(parser)
     out = args.out or RESULTS / "peers.json"
-    report = json.loads(out.read_text()) if out.exists() else {"installed": {}, "trials": {}, "runs": []}
-    report |= {"machine": machine(threads=1)}
     for peer in set(args.peer) & set(PEERS):
-        report["installed"][peer] = install(peer)
-    done = [tuple(run[key] for key in ("peer", "data", "budget", "seed")) for run in report["runs"]]
-    for wanted in product(args.seeds, args.data, args.seconds, args.peer):
-        seed, data, budget, peer = wanted
-        if (peer, data, budget, seed) in done or "skipped" in report["installed"].get(peer, {}):
+        note(out, "installed", {peer: install(peer)})
+    for seed, data, budget, peer in product(args.seeds, args.data, args.seconds, args.peer):
+        report, name = noted(out), f"{peer}, {data}, {budget} s, seed {seed}"
+        if name in report["runs"] or "skipped" in report["installed"].get(peer, {}):
             continue
-        trial = f"{peer} {data}"
+        trial = f"{peer}, {data}"
         if trial not in report["trials"]:
-            report["trials"][trial] = run_one(peer, data, 2, seed, args.boxes)["clock"]
-        epochs = epochs_for(report["trials"][trial], budget)
+            note(out, "trials", {trial: run_one(peer, data, 2, seed, args.boxes)["clock"]})
+        epochs = epochs_for(noted(out)["trials"][trial], budget)
         run = run_one(peer, data, epochs, seed, args.boxes)
-        run |= {"peer": peer, "data": data, "budget": budget, "seed": seed, "seconds": run.pop("clock")[-1]}
-        report["runs"].append(run)
-        write(out, report)
-        print(json.dumps(run), flush=True)
+        note(out, "runs", {name: {"seconds": run.pop("clock")[-1], **run}})
+        print(name, json.dumps(run), flush=True)
 
 
 if __name__ == "__main__":

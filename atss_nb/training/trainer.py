@@ -17,7 +17,7 @@ from torch.amp import GradScaler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 
-from ..core.devices import best_precision
+from ..core.devices import best_precision, keep_memory
 from ..core.errors import LabelError
 from ..data.datasets import DetectionData, DetectionDataset, collate, repeat_factors
 from ..data.folders import NoSuchSplit
@@ -181,6 +181,7 @@ class Trainer:
     def __init__(self, config: TrainConfig, device: str | torch.device = "cpu", limit: int | None = None):
         torch.manual_seed(config.seed)
         self.engine = start_engine(device)
+        keep_memory()
         self.data = open_split(config, config.train_split, augment=config.augment)
         if not self.data.classes:
             raise ValueError(f"{self.data.folder} has no labelled object: name the classes (--classes)")
