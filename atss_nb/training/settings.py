@@ -40,6 +40,7 @@ from atss_nb.data.transforms import (
     RandomZoom,
     Resize,
 )
+from ..data.whole_pixels import TruncatingRotate
 from ..model.config import ModelConfig
 from .weights import read_weights
 
@@ -67,6 +68,8 @@ class TrainConfig:
         train_split: or "trainval"
         val_split: scored during the run, where it is there
         fit: how a polygon becomes a box, as in poly2obb
+        whole_pixels: corners lose their fractions, as in some published code: data.whole_pixels
+        min_side: objects with a shorter side are not learnt [px]
         size: long side, or (short, long) that both hold [px]; 0 keeps the images
         batch_size: images of a step, in all processes together
         accumulate: parts that a process works through in turn: less memory, nearly the same step
@@ -102,6 +105,8 @@ class TrainConfig:
     train_split: str = "train"
     val_split: str = "val"
     fit: Literal["min_area", "edges"] = "min_area"
+    whole_pixels: bool = False
+    min_side: AtLeastZero = 1.0
     size: Whole | _Sides = 0
     epochs: Count = 12
     batch_size: Count = 8
@@ -221,12 +226,17 @@ def open_split(config: TrainConfig, name: str, augment: bool = False) -> Detecti
     steps: list[Callable] = [Resize(config.size)] if config.size else []
     if augment:
         angle = config.model.angle
-        steps += [RandomRotate(angle, config.rotate)] if config.rotate else []
+        if config.rotate and config.whole_pixels:  # in the pixels of the file
+            steps = [TruncatingRotate(angle, config.rotate, fit=config.fit), *steps]
+        elif config.rotate:
+            steps.append(RandomRotate(angle, config.rotate))
         steps += [RandomZoom(config.zoom)] if config.zoom > 1 else []
         steps.append(RandomFlip(angle, directions=("horizontal",)))
         steps += [RandomQuarterTurn(angle)] if config.quarter_turns else []
         steps += [Photometric()] if config.photometric else []
     options: dict = {"angle": config.model.angle, "transforms": Compose(steps), "fit": config.fit}
+    options |= {"whole_pixels": config.whole_pixels}
     if name == config.train_split:  # what is scored is scored whole
-        options |= {"keep_empty": config.keep_empty, "max_difficulty": config.max_difficulty, "crowds": False}
+        names = ("keep_empty", "max_difficulty", "min_side")
+        options |= {name: getattr(config, name) for name in names} | {"crowds": False}
     return open_dataset(config.data, name, config.format or None, list(config.classes) or None, **options)
