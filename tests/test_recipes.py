@@ -24,7 +24,7 @@ from atss_nb.recipes.smoke import smoke, write_mock
 from atss_nb.recipes.table import RECIPES
 from atss_nb.tiles.split import split
 from atss_nb.training.checkpoints import load_checkpoint
-from atss_nb.training.settings import TrainConfig, open_split
+from atss_nb.training.settings import TrainConfig, open_split, transforms_of
 
 
 @pytest.mark.parametrize("name", list(RECIPES))
@@ -107,9 +107,9 @@ def test_labels_as_published_are_cut_to_whole_pixels(name, tmp_path):
 
 
 def turned_samples(config: TrainConfig, split: str) -> list:
-    data, samples = open_split(config, split, augment=True), []
+    data, samples = open_split(config, split), []
     torch.manual_seed(0)
-    steps = [step for step in data.transforms.transforms if not isinstance(step, RandomFlip)]
+    steps = [step for step in transforms_of(config, augment=True) if not isinstance(step, RandomFlip)]
     data.transforms = Compose([replace(s, p=1.0) if isinstance(s, RandomRotate) else s for s in steps])
     for i in range(len(data)):
         samples.append(data[i])
