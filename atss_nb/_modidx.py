@@ -505,6 +505,7 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                       'atss_nb.data.folders.pair': ('workshop/data/folders.html#pair', 'atss_nb/data/folders.py'),
                                       'atss_nb.data.folders.pair_folder': ( 'workshop/data/folders.html#pair_folder',
                                                                             'atss_nb/data/folders.py'),
+                                      'atss_nb.data.folders.settle': ('workshop/data/folders.html#settle', 'atss_nb/data/folders.py'),
                                       'atss_nb.data.folders.side_by_side': ( 'workshop/data/folders.html#side_by_side',
                                                                              'atss_nb/data/folders.py'),
                                       'atss_nb.data.folders.split_folders': ( 'workshop/data/folders.html#split_folders',

@@ -24,7 +24,18 @@ def _asked(args: argparse.Namespace) -> dict:  # attributes of a TrainConfig
     from atss_nb.model.config import ModelConfig
 
     names = ("format", "balance", "batch_size", "accumulate", "lr", "precision", "compile", "ema", "zoom")
-    names += ("patience", "workers", "seed", "size", "epochs", "freeze", "old_lr", "classes", "keep_empty")
+    names += (
+        "patience",
+        "workers",
+        "seed",
+        "size",
+        "epochs",
+        "freeze",
+        "old_lr",
+        "classes",
+        "labels",
+        "keep_empty",
+    )
     asked = {name: value for name in names if (value := getattr(args, name)) is not None}
     borrowed = args.weights if args.weights == "imagenet" else None
     if args.weights and not borrowed:
@@ -187,6 +198,10 @@ _WHAT: dict[str, dict[str, Any]] = {
 
 _HOW: dict[str, dict[str, Any]] = {
     "--model": {"choices": _MODELS, "help": "without: small, or that of the weights"},
+    "--labels": {
+        "choices": ["required", "optional"],
+        "help": "optional: images without a label file hold no objects",
+    },
     "--skip-empty": {
         "action": "store_const",
         "const": False,
