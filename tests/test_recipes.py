@@ -38,6 +38,29 @@ def test_every_row_runs(name, tmp_path):
     assert len(tiles) > whole if recipe.data.tiling else not tiles
 
 
+def test_rows_train_in_float32_and_the_machine_may_say_otherwise(tmp_path):
+    "As the source does, also where the hardware is faster in bfloat16."
+    assert {train_config(r, "data").precision for r in RECIPES.values()} == {"float32"}
+    row, changes = RECIPES["retina-r101-le135-3x-hrsc2016-rr"], ["--precision", "bfloat16", "--workers", 1]
+    assert run("train", row.name, "--smoke", "--accumulate", 2, *changes, "--out", tmp_path / "run") == 0
+    config = TrainConfig.from_json((tmp_path / "run/run/config.json").read_text())
+    assert (config.precision, config.workers, config.accumulate) == ("bfloat16", 1, 2)
+    saved = json.loads((tmp_path / "run/run/recipe.json").read_text())
+    assert "machine.precision=bfloat16" in saved["overrides"]
+
+
+def test_what_is_scored_is_not_learnt_from(tmp_path, capsys):
+    words = ["train", "retina-r50-oc-1x-dota", "--data", tmp_path, "--out", tmp_path / "run"]
+    assert run(*words, "--set", "data.test=val") == 1
+    assert "data.test=val is learnt from, as data.train is trainval" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    row = RECIPES["faster-rcnn-r50-oc-1x-dota"]  # it learns from train alone
+    assert override(row, ["data.test=val"]).data.test == "val"
+    same = replace(row, data=replace(row.data, test="train"))
+    with pytest.raises(ValueError, match="learnt from"):
+        run_recipe(same, tmp_path, tmp_path / "run")
+
+
 def count_boxes(config: TrainConfig, split: str) -> int:
     data = open_split(config, split)
     return sum(len(data.target(i)["boxes"]) for i in range(len(data)))

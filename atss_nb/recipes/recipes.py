@@ -20,7 +20,7 @@ from ..evaluation.cases import Case, as_case
 from ..evaluation.evaluate import Evaluation, evaluate_case
 from ..inference.predict import whole_images
 from ..model.detect import predict_dataset
-from .table import RECIPES, Recipe
+from .table import RECIPES, Data, Recipe
 from ..tiles.split import split
 from ..training.loop import load_model, train
 from ..training.settings import TrainConfig, open_split
@@ -73,6 +73,17 @@ def _changed(record, path: Sequence[str], text: str, change: str):
 _FIXED = ("name", "published", "source", "confounds")
 
 
+def _check_splits(data: Data) -> None:
+    "ValueError where the split that is scored is learnt from."
+    if data.test in data.train:  # "trainval" is train and val
+        apart = [name for name in ("train", "val") if name in data.train and name != data.test]
+        advice = f"data.train={apart[0]}" if apart else "another data.test"
+        raise ValueError(
+            f"data.test={data.test} is learnt from, as data.train is {data.train}: its score would say "
+            f"nothing; expected {advice} with it"
+        )
+
+
 def override(recipe: Recipe, changes: Sequence[str]) -> Recipe:
     """The recipe with values replaced. Raises `ValueError` for an unknown name or a value of another type.
 
@@ -84,6 +95,7 @@ def override(recipe: Recipe, changes: Sequence[str]) -> Recipe:
         if not equals or path.strip().split(".")[0] in _FIXED:
             raise ValueError(f"{change!r}: expected NAME=VALUE, NAME not one of {', '.join(_FIXED)}")
         recipe = _changed(recipe, path.strip().split("."), text.strip(), change)
+    _check_splits(recipe.data)
     return recipe
 
 
@@ -125,7 +137,7 @@ def train_config(recipe: Recipe, data: str | Path) -> TrainConfig:
         val_split=d.test, fit=d.fit, size=t.size, rotate=t.rotate, quarter_turns=False, photometric=False,
         epochs=s.epochs, warmup=0.0, warmup_steps=s.warmup_steps, schedule="step", validations=0,
         optimizer="sgd", lr=o.lr, batch_size=o.batch_size, weight_decay=o.weight_decay, decay_vectors=True,
-        clip_norm=o.clip_norm, seed=recipe.seed,
+        clip_norm=o.clip_norm, seed=recipe.seed, **asdict(recipe.machine),
     )  # fmt: skip
 
 
@@ -167,6 +179,7 @@ def run_recipe(
     Returns:
         the run folder
     """
+    _check_splits(recipe.data)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     home = _tile(recipe, Path(data), out / "tiles")
