@@ -230,6 +230,6 @@ def open_split(config: TrainConfig, name: str, augment: bool = False) -> Detecti
         steps += [Photometric()] if config.photometric else []
     options: dict = {"angle": config.model.angle, "transforms": Compose(steps), "fit": config.fit}
     if name == config.train_split:  # what is scored is scored whole
-        options |= {"keep_empty": config.keep_empty, "max_difficulty": config.max_difficulty}
+        options |= {"keep_empty": config.keep_empty, "max_difficulty": config.max_difficulty, "crowds": False}
     where = {"format": config.format or None, "classes": config.classes or None, "labels": config.labels}
     return open_dataset(config.data, name, **where, **options)
