@@ -96,7 +96,7 @@ def test_labels_as_published_are_cut_to_whole_pixels(name, tmp_path):
     row = small_version(RECIPES[name])
     data, fractions = write_mock(row, tmp_path / "data", 3), {}
     for kind in ("exact", "as_published"):
-        changed = override(row, [f"data.labels={kind}", "transforms.rotate=(30.0,)"])
+        changed = override(row, [f"data.outlines={kind}", "transforms.rotate=(30.0,)"])
         if tiling := tiling_of(changed):
             split(data / "train", tmp_path / kind / "train", tiling)
         config = train_config(changed, tmp_path / kind if tiling else data)

@@ -21,7 +21,7 @@ from .columns import crowd_flags, stated_areas
 from .convert import detect_format, read_dataset
 from .detections import Detections
 from .dota import read_dota
-from .folders import LabelledImage, NoSuchSplit, find_split, pair_folder
+from .folders import LabelledImage, NoSuchSplit, find_split, pair_folder, settle
 from ..geometry.boxes import AngleDef, poly2obb
 
 
@@ -215,22 +215,28 @@ class DotaDataset(DetectionDataset):
             classes: their order gives the label numbers; None: sorted names found
             angle: the definition the boxes obey
             transforms: (image, target) -> (image, target)
-            labels: or "optional": images may lack a label file
+            labels: or "optional": an image without a label file holds no objects; without any, nothing is
+                known
             **options: fit, min_side, keep_empty, max_difficulty, crowds, whole_pixels, as in DetectionDataset
         """
-        if labels not in ("required", "optional"):
-            raise ValueError(f"labels: expected 'required' or 'optional', got {labels!r}")
         folder, problems = Path(folder), []
-        images = pair_folder(folder, "", problems, labels == "optional")
-        for one in images:
+        images = pair_folder(folder, "", problems, labels)
+        for one in (one for one in images if one.label):
             with collecting(problems):
-                one.annotation = read_dota(one.label, classes) if one.label else None
+                one.annotation = read_dota(one.label, classes)
+        known = labels == "required" or any(one.label for one in images)
+        settle(images if known else [], problems, ".txt", labels)
         raise_problems(folder, problems)
         super().__init__(images, folder, classes, angle, transforms, **options)
 
 
 def open_dataset(
-    root: str | Path, split: str, format: str | None = None, classes: Sequence[str] | None = None, **options
+    root: str | Path,
+    split: str,
+    format: str | None = None,
+    classes: Sequence[str] | None = None,
+    labels: str = "required",
+    **options,
 ) -> DetectionDataset:
     """A split of a data set in any format. Raises `NoSuchSplit` or `LabelError` that names what is wrong.
 
@@ -238,13 +244,14 @@ def open_dataset(
         split: "train", "val", "test", or "trainval": both
         format: a name in layouts.FORMATS; None: what the folder looks like
         classes: their order gives the label numbers; None: sorted names found
+        labels: as in read_dataset
         **options: angle, transforms, fit, min_side, keep_empty, max_difficulty, crowds, whole_pixels, as in
             DetectionDataset
     """
     format = format or detect_format(root)
     if format == "dota" and split != "trainval":
-        return DotaDataset(find_split(root, split), classes, **options)
-    data = read_dataset(format, root, classes)
+        return DotaDataset(find_split(root, split), classes, labels=labels, **options)
+    data = read_dataset(format, root, classes, labels=labels)
     images = data.split(split)
     if not images:
         there = sorted({one.split for one in data.images} - {""})

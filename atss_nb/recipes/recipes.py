@@ -128,7 +128,7 @@ def recipe_table() -> str:
 
 def _of_labels(data: Data) -> dict:  # attributes of a TrainConfig
     "How corners and thin objects are treated."
-    return {"whole_pixels": True, "min_side": 2.0} if data.labels == "as_published" else {}
+    return {"whole_pixels": True, "min_side": 2.0} if data.outlines == "as_published" else {}
 
 
 def train_config(recipe: Recipe, data: str | Path) -> TrainConfig:
@@ -154,7 +154,7 @@ def tiling_of(recipe: Recipe) -> Tiling | None:
         None: whole images
     """
     tiling = recipe.data.tiling
-    if tiling and recipe.data.labels == "as_published":
+    if tiling and recipe.data.outlines == "as_published":
         return replace(tiling, style="dota-devkit", cut_difficulty=2)
     return tiling
 

@@ -62,6 +62,7 @@ class TrainConfig:
         data: a data set in one of the formats of data.formats
         format: of the data: a name in data.formats.FORMATS; "": what the folder looks like
         classes: empty: the names in the training labels
+        labels: "optional": images without a label file hold no objects
         keep_empty: train on images without objects, too
         max_difficulty: difficulty up to which objects are learnt; harder ones are background
         balance: classes in a smaller share of the images are shown more often; 0: all alike
@@ -99,6 +100,7 @@ class TrainConfig:
     model: Annotated[ModelConfig, nested_record(ModelConfig)] = field(default_factory=ModelConfig)
     format: _Format = ""
     classes: Tuple[str] = ()
+    labels: Literal["required", "optional"] = "required"
     keep_empty: bool = True
     max_difficulty: Whole = 2
     balance: _BelowOne = 0.0
@@ -247,4 +249,5 @@ def open_split(config: TrainConfig, name: str, augment: bool = False) -> Detecti
     if name == config.train_split:  # what is scored is scored whole
         names = ("keep_empty", "max_difficulty", "min_side")
         options |= {name: getattr(config, name) for name in names} | {"crowds": False}
-    return open_dataset(config.data, name, config.format or None, list(config.classes) or None, **options)
+    where = {"format": config.format or None, "classes": config.classes or None, "labels": config.labels}
+    return open_dataset(config.data, name, **where, **options)
