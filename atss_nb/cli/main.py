@@ -20,6 +20,7 @@ from typing import TextIO
 from .. import __version__
 from .data import DATA_COMMANDS
 from .images import IMAGE_COMMANDS, image_paths
+from .recipes import RECIPE_COMMANDS
 from .results import RESULT_COMMANDS
 from .runs import RUN_COMMANDS
 from ..core.errors import AtssError
@@ -116,6 +117,7 @@ _COMMANDS: dict[str, tuple[Callable, dict]] = {
     "explore": (_explore, _EXPLORE),
     **DATA_COMMANDS,
     **RUN_COMMANDS,
+    **RECIPE_COMMANDS,
     **IMAGE_COMMANDS,
     **RESULT_COMMANDS,
 }
