@@ -117,7 +117,7 @@ class MaxIoU(Assigner):
     def __call__(self, anchors: Anchors, gt_boxes: PerImage, ignore: PerImage | None = None) -> Assignment:
         "Which ground truth each anchor learns: every overlapping pair is looked at once, and none is kept."
         truths = stack_ground_truths(anchors, gt_boxes, ignore)
-        best = best_overlaps(anchors, truths, self.min_pos if self.low_quality else inf)
+        best = best_overlaps(anchors, truths, self.min_pos if self.low_quality else inf, self.neg)
         positive = best.reserved | (best.iou >= self.pos - ROUNDING) & (best.owner < len(truths.boxes))
         between = ~positive & (best.iou >= self.neg - ROUNDING)
         gt_index = torch.where(positive, truths.gt_index[best.owner], torch.where(between, -2, -1))
