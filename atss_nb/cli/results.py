@@ -22,12 +22,13 @@ _METRIC = {"choices": ["voc07", "area", "coco101"], "help": "without: the protoc
 def _case(dataset, predictions, targets, labels: str | Path | None, size):  # a Case, notes
     "The predictions beside the truth, of tiles or of whole images, and what a reader should know of them."
     from atss_nb.evaluation.cases import as_case
-    from atss_nb.inference.predict import whole_images
+    from atss_nb.inference.predict import original_pixels, whole_images
 
     if labels is None:
         cut = (dataset.folder / "split.json").exists()
         note = ["scored tile by tile; with the labels of the whole images, tiles are merged first (--labels)"]
-        return as_case(predictions, targets, dataset.classes), note if cut else []
+        sides = (original_pixels(side, targets, size) for side in (predictions, targets))
+        return as_case(*sides, dataset.classes), note if cut else []
     files = whole_images(dataset, predictions, targets, labels, size)
     return files.case, [f"{len(targets)} tiles merged into {len(files.image_ids)} images", *files.notes]
 
@@ -53,7 +54,8 @@ def _run_report(path: Path, title: str, analysis, config, facts: dict, *shown) -
     from atss_nb.plots.report import report_figures, write_report
     from atss_nb.training.checkpoints import read_log
 
-    facts = {"images": analysis.evaluation.images} | facts | interval_facts(analysis)
+    means = {k: "none" if v is None else f"{100 * v:.1f}" for k, v in analysis.evaluation.means.items()}
+    facts = {"images": analysis.evaluation.images} | facts | interval_facts(analysis) | means
     parts = report_figures(*shown), json.loads(config.to_json()), facts, analysis_sections(analysis)
     write_report(path, title, read_log(path.parent / "log.jsonl"), analysis.evaluation, *parts)
 

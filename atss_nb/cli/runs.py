@@ -25,7 +25,18 @@ def _asked(args: argparse.Namespace) -> dict:  # attributes of a TrainConfig
     from atss_nb.model.config import ModelConfig
 
     names = ("format", "balance", "batch_size", "accumulate", "lr", "precision", "compile", "ema", "zoom")
-    names += ("patience", "workers", "seed", "size", "epochs", "freeze", "old_lr", "classes", "keep_empty")
+    names += (
+        "patience",
+        "workers",
+        "seed",
+        "size",
+        "epochs",
+        "freeze",
+        "old_lr",
+        "classes",
+        "labels",
+        "keep_empty",
+    )
     asked = {name: value for name in names if (value := getattr(args, name)) is not None}
     borrowed = args.weights if args.weights == "imagenet" else None
     if args.weights and not borrowed:
@@ -65,17 +76,27 @@ def _wrong_use(text: str) -> None:
     raise SystemExit(2)
 
 
+_MACHINE = ("precision", "accumulate", "compile", "workers")  # options of every run
+
+
+def _of_machine(args: argparse.Namespace) -> list[str]:  # changes of a recipe
+    "What a command line says of the machine."
+    given = {name: getattr(args, name) for name in _MACHINE}
+    return [f"machine.{name}={value}" for name, value in given.items() if value is not None]
+
+
 def _train_recipe(args: argparse.Namespace, go_on: dict) -> None:
     "Run a row of the result table, or rehearse it."
     from atss_nb.core.devices import choose_device
     from atss_nb.recipes.recipes import find_recipe, override, run_recipe
     from atss_nb.recipes.smoke import smoke
 
-    recipe = override(find_recipe(args.recipe), args.set)
+    changes = args.set + _of_machine(args)
+    recipe = override(find_recipe(args.recipe), changes)
     if not args.smoke:
-        run_recipe(recipe, args.data, args.out, choose_device(args.device), args.set, **go_on)
+        run_recipe(recipe, args.data, args.out, choose_device(args.device), changes, **go_on)
         return
-    run, score = smoke(recipe, args.out, args.set)
+    run, score = smoke(recipe, args.out, changes)
     print(f"{recipe.name} runs: two steps, a checkpoint, AP50 {score.AP50 or 0:.2f} (of no meaning): {run}")
 
 
@@ -89,7 +110,7 @@ def _fill_in(args: argparse.Namespace) -> None:
 
 
 _OF_RECIPES = ("recipe", "--smoke", "--set", "--data", "--out", "--device", "--overwrite")
-_OF_RECIPES += ("--resume", "--tensorboard")
+_OF_RECIPES += ("--resume", "--tensorboard", *(f"--{name}" for name in _MACHINE))
 
 
 def _check_recipe(args: argparse.Namespace) -> None:
@@ -205,6 +226,10 @@ _WHAT: dict[str, dict[str, Any]] = {
 
 _HOW: dict[str, dict[str, Any]] = {
     "--model": {"choices": _MODELS, "help": "without: small, or that of the weights"},
+    "--labels": {
+        "choices": ["required", "optional"],
+        "help": "optional: images without a label file hold no objects",
+    },
     "--skip-empty": {
         "action": "store_const",
         "const": False,
@@ -253,6 +278,4 @@ _WHERE: dict[str, dict[str, Any]] = {
 
 _TRAIN = _WHAT | _HOW | _WHERE
 
-RUN_COMMANDS: dict[str, tuple[Callable, dict]] = {
-    "train": (_train, _TRAIN),
-}
+RUN_COMMANDS: dict[str, tuple[Callable, dict]] = {"train": (_train, _TRAIN)}
