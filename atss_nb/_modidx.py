@@ -92,6 +92,8 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                                                                'atss_nb/core/devices.py'),
                                       'atss_nb.core.devices.choose_device': ( 'workshop/core/devices.html#choose_device',
                                                                               'atss_nb/core/devices.py'),
+                                      'atss_nb.core.devices.keep_memory': ( 'workshop/core/devices.html#keep_memory',
+                                                                            'atss_nb/core/devices.py'),
                                       'atss_nb.core.devices.send': ('workshop/core/devices.html#send', 'atss_nb/core/devices.py'),
                                       'atss_nb.core.devices.send_targets': ( 'workshop/core/devices.html#send_targets',
                                                                              'atss_nb/core/devices.py')},

@@ -17,7 +17,7 @@ from torch.amp import GradScaler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 
-from ..core.devices import best_precision
+from ..core.devices import best_precision, keep_memory
 from ..core.errors import LabelError, summary
 from ..core.records import ConfigError, changes
 from ..data.datasets import DetectionData, DetectionDataset, collate, repeat_factors
@@ -191,6 +191,7 @@ class Trainer:
             limit: steps of an epoch at most; None: all
             taken: names of weights that the run began with; None: it begins now
         """
+        keep_memory()
         torch.manual_seed(config.seed)
         self.engine = start_engine(device)
         self.data = open_split(config, config.train_split, augment=config.augment)
