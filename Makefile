@@ -5,7 +5,7 @@ READY := .venv/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 MPLBACKEND=agg
 
-.PHONY: help demo test lab lint gate test-notebooks test-python fuzz kill bench test-gpu bench-gpu format clean
+.PHONY: help demo test lab lint gate test-notebooks test-python fuzz kill bench test-gpu bench-gpu notebooks format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make fuzz    broken files for every reader, other ones each time: COUNT=200000 SEED=7"
 	@echo "make lab     open JupyterLab on a working copy of the notebooks"
 	@echo "make bench   run every benchmark and write bench/results/: an hour on a quiet machine"
+	@echo "make notebooks  execute every notebook, store what it shows, and clean: SLOW=1 measures times again, too"
 	@echo "make format  format the notebooks and scripts, export and clean: run before a commit"
 
 $(READY): settings.ini setup.py
@@ -72,6 +73,10 @@ bench-gpu: $(READY)
 	@$(PIP) ".[dev,cuda]"
 	@$(BIN)/python bench/overlap.py --device cuda
 	@$(BIN)/python bench/train.py --device cuda --model resnet50 --side 1024 --batch 2 --precision float32 --frozen
+
+notebooks: $(READY)
+	@$(ONE_THREAD) $(BIN)/python tools/notebooks.py $(if $(SLOW),--slow)
+	@$(MAKE) --no-print-directory format
 
 format: $(READY)
 	@$(BIN)/ruff check --fix .

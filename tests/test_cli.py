@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from atss_nb.cli.main import _COMMANDS, _parse, atss, main
+from atss_nb.data.convert import read_dataset
 from atss_nb.data.dota import DOTA_V10_CLASSES
 
 
@@ -223,6 +224,25 @@ def test_an_image_without_objects_is_background(tmp_path, capsys):
     assert run("train", *words, "--classes", "ship") == 0
     rows = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert rows[-1]["box"] == 0 and rows[-1]["classification"] > 0
+
+
+def test_images_without_a_label_file_are_background_where_that_is_asked_for(tmp_path, capsys):
+    for seed, split in enumerate(("train", "val"), start=5):
+        assert run("scenes", tmp_path / "data" / split, "--n", 3, "--size", 64, "--seed", seed) == 0
+        min((tmp_path / "data" / split / "labelTxt").iterdir()).unlink()
+    assert run("doctor", tmp_path / "data") == 1
+    assert "--labels optional takes images without one as images without objects" in capsys.readouterr().out
+    assert run("doctor", tmp_path / "data", "--labels", "optional") == 0
+    words = ["--data", tmp_path / "data", "--out", tmp_path / "run", "--epochs", 1, "--batch-size", 3]
+    assert run("train", *words) == 1
+    assert run("train", *words, "--labels", "optional") == 0
+    assert run("test", tmp_path / "run", "--split", "val") == 0, "the run remembers it"
+    counts = {}
+    for target in ("coco", "yolo-obb", "labelme"):
+        words = ["convert", tmp_path / "data", tmp_path / target, "--to", target, "--labels", "optional"]
+        assert run(*words) == 0
+        counts[target] = sorted(len(one.annotation) for one in read_dataset(target, tmp_path / target).images)
+    assert counts["coco"] == counts["yolo-obb"] == counts["labelme"] and counts["coco"][:2] == [0, 0]
 
 
 def test_wrong_words_exit_with_2(capsys):

@@ -176,10 +176,17 @@ def test_only_backgrounds(folder):
 
 def test_unlabelled_images(folder):
     (folder / "labelTxt/1.txt").unlink()
+    with pytest.raises(LabelError, match="1.png: no label file 1.txt; --labels optional takes"):
+        DotaDataset(folder)
     dataset = DotaDataset(folder, labels="optional", transforms=RandomFlip("le90", p=1))
-    assert dataset[1][1].keys() == {"image_id", "size"}
-    assert len(dataset[2][1]["boxes"]) == 0 and len(dataset[3][1]["boxes"]) == 1
-    with pytest.raises(ValueError, match="'required' or 'optional', got 'none'"):
+    assert [len(dataset[i][1]["boxes"]) for i in (1, 2, 3)] == [0, 0, 1]
+    for path in (folder / "labelTxt").iterdir():
+        path.unlink()
+    with pytest.raises(LabelError, match="no label file 1.txt(?!;)"):
+        DotaDataset(folder)
+    dataset = DotaDataset(folder, labels="optional", transforms=RandomFlip("le90", p=1))
+    assert dataset[1][1].keys() == {"image_id", "size"}, "where none has a label nothing is known"
+    with pytest.raises(ValueError, match="'none'"):
         DotaDataset(folder, labels="none")
 
 

@@ -35,10 +35,16 @@ def _doctor(args: argparse.Namespace) -> int:  # 1 where there are errors
     from atss_nb.data.doctor import examine
 
     options = {"decode": not args.quick, "workers": args.workers, "progress": sys.stderr.isatty()}
-    report = examine(args.data, args.format, args.classes or None, **options)
+    report = examine(args.data, args.format, args.classes or None, labels=args.labels, **options)
     print(report.to_json() if args.json else report.text())
     return int(bool(report.errors))
 
+
+_LABELS = {
+    "default": "required",
+    "choices": ["required", "optional"],
+    "help": "optional: images without a label file hold no objects",
+}
 
 _WRITTEN = "dota, hrsc2016, hrsc2016-31, dior-r, coco, coco-boxes, yolo-obb, rolabelimg, labelme, task1"
 FORMAT_NAMES = _WRITTEN + ", cvat, label-studio"
@@ -46,6 +52,7 @@ _DOCTOR = {
     "data": {"type": Path, "help": "folder of a data set"},
     "--format": {"metavar": "FORMAT", "help": FORMAT_NAMES + "; without: what the folder looks like"},
     "--classes": {"nargs": "+", "default": (), "help": "the names allowed; without: any"},
+    "--labels": _LABELS,
     "--json": {"action": "store_true", "help": "for programs, with every finding"},
     "--quick": {"action": "store_true", "help": "read only the headers of images"},
     "--workers": {"type": int, "default": 2, "help": "threads that decode images"},
@@ -57,7 +64,7 @@ def _convert(args: argparse.Namespace) -> None:
     from atss_nb.data.convert import read_dataset, rename, write_dataset
 
     with claim_folder(args.dst, "convert", [args.src]) as folder:
-        data = rename(read_dataset(args.source, args.src), dict(args.rename))
+        data = rename(read_dataset(args.source, args.src, labels=args.labels), dict(args.rename))
         lost = write_dataset(args.target, data, folder, args.images, report=False)  # it is printed below
     objects = sum(len(one.annotation) for one in data.images if one.annotation)
     print(f"{len(data.images)} images, {objects} objects: {data.format} -> {args.target}, {args.dst}")
@@ -82,6 +89,7 @@ _CONVERT = {
         "choices": ["copy", "link", "8bit", "none"],
         "help": "link: hard links; 8bit: what has more than 8 bits a channel is stretched to them",
     },
+    "--labels": _LABELS,
     "--rename": {"nargs": "+", "default": [], "metavar": "OLD=NEW", "type": _renaming, "help": "class names"},
 }
 

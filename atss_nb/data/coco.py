@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..core.errors import collecting, wrong
+from ..core.errors import collecting, warn, wrong
 from ..core.files import as_number
 from ..core.images import LARGEST
 from ..core.names import check_image_name
@@ -140,6 +140,18 @@ def _coco_outline(
     return _bbox(path, place, one, turned=not boxes), 4
 
 
+def _polygon_area(poly: np.ndarray) -> float:  # (4, 2) -> [px^2]
+    x, y = poly[:, 0], poly[:, 1]
+    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
+
+
+def _crowd_and_area(one: dict, poly: np.ndarray) -> dict[str, str]:
+    "The remarks of an object that is a crowd, or whose area is not that of its outline."
+    area, crowd = as_number(one.get("area")), {"iscrowd": "1"} if one.get("iscrowd") else {}
+    own = area > 0 and not np.isclose(area, _polygon_area(poly), rtol=1e-9)
+    return crowd | ({"area": repr(area)} if own else {})
+
+
 def _coco_object(path: Path, place: str, one: dict, name: str, boxes: bool) -> Detection:
     poly, vertices = _coco_outline(path, place, one, boxes)
     level = one.get("difficult", int(bool(one.get("iscrowd"))))
@@ -147,9 +159,21 @@ def _coco_object(path: Path, place: str, one: dict, name: str, boxes: bool) -> D
     skip = () if boxes or one.get("segmentation") else ("rotation",)
     attributes = unguarded(texts(optional(path, place, one, "attributes"), skip), "rotation".__eq__)
     attributes |= {} if vertices == 4 else {"vertices": str(vertices)}
+    attributes |= _crowd_and_area(one, poly)
     score = float(member(path, place, one, "score", float)) if "score" in one else None
     head = outline(path, f"{place}.head", [one["head"]] * 4)[0].tolist() if "head" in one else None
     return Detection(name, poly, score, difficult, head, attributes)
+
+
+def _tell_masks(path: Path, root: dict) -> None:
+    "Say how outlines of many corners are taken, where most of them are that."
+    parts = [one.get("segmentation") for one in root["annotations"] if isinstance(one, dict)]
+    masks = sum(isinstance(p, dict) or (isinstance(p, list) and len(np.ravel(p[:1])) > 8) for p in parts)
+    if masks * 2 > len(parts):
+        warn(
+            f"{path}: {masks} of {len(parts)} objects are masks, read as the smallest turned boxes around "
+            "them; COCO's own upright boxes are the format coco-boxes (--format coco-boxes)"
+        )
 
 
 def read_coco(
@@ -182,6 +206,8 @@ def read_coco(
             kind = _tie(path, place, one, "category_id", names)
             check_name(path, place, kind["name"], classes)
             objects[image["id"]].append(_coco_object(path, place, one, kind["name"], boxes))
+    if not boxes:
+        _tell_masks(path, root)
     order = tuple(names[number]["name"] for number in sorted(names))
     pages = (_coco_image(path, i, one, objects[one["id"]], order) for i, one in enumerate(images.values()))
     return dict(zip((one["file_name"] for one in images.values()), pages, strict=True)), order
@@ -200,12 +226,15 @@ def _coco_image(
 
 def _coco_entry(one: Detection, number: int, image: int, category: int, boxes: bool) -> dict:
     poly, low, high = one.polygon, one.polygon.min(0), one.polygon.max(0)
-    x, y = poly[:, 0], poly[:, 1]
-    area = float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
-    ids = {"id": number, "image_id": image, "category_id": category, "iscrowd": 0, "area": area}
-    extra = {key: getattr(one, key) for key in ("score", "head", "difficult")}
-    extra["attributes"] = guarded(one.attributes, "rotation".__eq__)
+    rest, known = dict(one.attributes), {"iscrowd": 0, "area": _polygon_area(poly)}
+    known |= {"iscrowd": 1} if rest.get("iscrowd") == "1" and rest.pop("iscrowd") else {}
+    if repr(as_number(rest.get("area"))) == rest.get("area"):  # a remark in other words stays one
+        known["area"] = float(rest.pop("area"))
+    ids = {"id": number, "image_id": image, "category_id": category} | known
+    extra = {key: getattr(one, key) for key in ("score", "head")}
+    extra |= {"difficult": one.difficult, "attributes": guarded(rest, "rotation".__eq__)}
     extra = {key: value for key, value in extra.items() if value or (key == "score" and value is not None)}
+    extra |= {"difficult": one.difficult} if known["iscrowd"] and not one.difficult else {}
     extra |= {} if boxes else {"segmentation": [poly.ravel().tolist()]}
     return {**ids, "bbox": finite(np.concatenate([low, high - low])), **extra}
 

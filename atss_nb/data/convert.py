@@ -23,7 +23,7 @@ from ..core.names import image_file_name
 from ..core.options import choose, missing
 from .detections import Detections
 from .dota import check_classes
-from .folders import LabelledImage
+from .folders import LabelledImage, settle
 from .formats import FORMATS, Format
 from .xml import rectangle
 
@@ -76,6 +76,7 @@ def read_dataset(
     src: str | Path,
     classes: Collection[str] | None = None,
     problems: list[str] | None = None,
+    labels: str = "required",
 ) -> LabelledSet:
     """Read all labels of a data set.
 
@@ -83,12 +84,16 @@ def read_dataset(
         format: a name in FORMATS; None: what the folder looks like
         classes: the names allowed, None for any
         problems: where problems are noted; None: LabelError with all of them
+        labels: or "optional": an image without a label file holds no objects, as always in YOLO
     """
     check_classes(classes)
     if not Path(src).exists():
         raise missing(src, "data set")
     format, found = format or detect_format(src), [] if problems is None else problems
-    images, order = _find_format(format).load(Path(src), classes, found)
+    form = _find_format(format)
+    images, order = form.load(Path(src), classes, found)
+    if form.label:
+        settle(images, found, Path(form.label).suffix, "optional" if form.background else labels)
     if problems is None:
         raise_problems(src, found)
     names = {name for one in images if one.annotation for name in one.annotation.names}

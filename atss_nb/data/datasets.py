@@ -17,10 +17,11 @@ from torch.utils.data import Dataset
 
 from ..core.errors import collecting, raise_problems, summary, warn
 from ..core.images import read_pixels
+from .columns import crowd_flags, stated_areas
 from .convert import detect_format, read_dataset
 from .detections import Detections
 from .dota import read_dota
-from .folders import LabelledImage, NoSuchSplit, find_split, pair_folder
+from .folders import LabelledImage, NoSuchSplit, find_split, pair_folder, settle
 from ..geometry.boxes import AngleDef, poly2obb
 
 
@@ -42,25 +43,30 @@ def _to_arrays(
     boxes: np.ndarray,  # (G, 5)
     classes: Sequence[str],  # their order gives the label numbers
     max_difficulty: int,  # difficulty up to which objects are taken
-) -> dict:  # boxes (G', 5) float32, labels (G',) int64, difficult (G',) bool
+    crowds: bool,  # take them, too
+) -> dict:  # boxes (G', 5) float32, labels (G',) int64, difficult (G',) bool; iscrowd, area (G',) where known
     labels, difficult = annotation.relabel(classes).labels.numpy(), annotation.difficult.numpy()
     objects = {"boxes": boxes, "labels": labels, "difficult": difficult > 0}
-    return {key: value[difficult <= max_difficulty] for key, value in objects.items()}
+    crowd, area = crowd_flags(annotation.attributes), stated_areas(annotation.attributes)
+    objects |= {"iscrowd": crowd} if crowd.any() else {}
+    objects |= {"area": area} if np.isfinite(area).any() else {}
+    taken = (difficult <= max_difficulty) & (crowds | ~crowd)
+    return {key: value[taken] for key, value in objects.items()}
 
 
 def _prepare(
     annotations: Sequence[Detections | None],  # None for an image without label file
     classes: Sequence[str],  # their order gives the label numbers
-    angle: AngleDef | str,
-    fit: str,
-    max_difficulty: int,
+    shapes: tuple[AngleDef | str, str, bool],  # angle definition, fit, whole pixels
+    *which,  # max_difficulty and crowds, as for `_to_arrays`
 ) -> list[dict | None]:  # what a detector learns from, as arrays
     "Turn polygons into boxes (all at once: a call for each image costs ten times as much) and names into numbers."
     known = [a for a in annotations if a is not None]
     corners = torch.cat([torch.empty(0, 4, 2, dtype=torch.float64), *(a.polygons for a in known)])
-    boxes = poly2obb(corners.float(), angle, fit).numpy()
+    angle, fit, whole_pixels = shapes
+    boxes = poly2obb((corners.trunc() if whole_pixels else corners).float(), angle, fit).numpy()
     parts = iter(np.split(boxes, np.cumsum([len(a) for a in known])[:-1]))
-    return [None if a is None else _to_arrays(a, next(parts), classes, max_difficulty) for a in annotations]
+    return [None if a is None else _to_arrays(a, next(parts), classes, *which) for a in annotations]
 
 
 def _drop_thin(
@@ -127,6 +133,8 @@ class DetectionDataset(Dataset):
         min_side: float = 1.0,
         keep_empty: bool = True,
         max_difficulty: int = 2,
+        crowds: bool = True,
+        whole_pixels: bool = False,
     ):
         """
         Args:
@@ -139,12 +147,15 @@ class DetectionDataset(Dataset):
             min_side: objects with a shorter side are left out, with a warning [px]
             keep_empty: images without objects; unlabelled ones stay in any case
             max_difficulty: difficulty up to which objects are taken; harder ones are not there
+            crowds: frames around many objects are taken; False: they are not there
+            whole_pixels: corners lose their fractions, as in some published code
         """
         self.folder, self.transforms = Path(folder), transforms
         annotations = [one.annotation for one in images]
         found = {name for a in annotations if a is not None for name in a.names}
         self.classes = tuple(sorted(found) if classes is None else classes)
-        objects = _prepare(annotations, self.classes, angle, fit, max_difficulty)
+        shapes = angle, fit, whole_pixels
+        objects = _prepare(annotations, self.classes, shapes, max_difficulty, crowds)
         known = [(o, one.name) for o, one in zip(objects, images, strict=True) if o is not None]
         self.dropped = [line for o, name in known for line in _drop_thin(o, name, self.classes, min_side)]
         kept = [i for i, o in enumerate(objects) if keep_empty or o is None or len(o["labels"])]
@@ -204,22 +215,28 @@ class DotaDataset(DetectionDataset):
             classes: their order gives the label numbers; None: sorted names found
             angle: the definition the boxes obey
             transforms: (image, target) -> (image, target)
-            labels: or "optional": images may lack a label file
-            **options: fit, min_side, keep_empty, max_difficulty, as in DetectionDataset
+            labels: or "optional": an image without a label file holds no objects; without any, nothing is
+                known
+            **options: fit, min_side, keep_empty, max_difficulty, crowds, whole_pixels, as in DetectionDataset
         """
-        if labels not in ("required", "optional"):
-            raise ValueError(f"labels: expected 'required' or 'optional', got {labels!r}")
         folder, problems = Path(folder), []
-        images = pair_folder(folder, "", problems, labels == "optional")
-        for one in images:
+        images = pair_folder(folder, "", problems, labels)
+        for one in (one for one in images if one.label):
             with collecting(problems):
-                one.annotation = read_dota(one.label, classes) if one.label else None
+                one.annotation = read_dota(one.label, classes)
+        known = labels == "required" or any(one.label for one in images)
+        settle(images if known else [], problems, ".txt", labels)
         raise_problems(folder, problems)
         super().__init__(images, folder, classes, angle, transforms, **options)
 
 
 def open_dataset(
-    root: str | Path, split: str, format: str | None = None, classes: Sequence[str] | None = None, **options
+    root: str | Path,
+    split: str,
+    format: str | None = None,
+    classes: Sequence[str] | None = None,
+    labels: str = "required",
+    **options,
 ) -> DetectionDataset:
     """A split of a data set in any format. Raises `NoSuchSplit` or `LabelError` that names what is wrong.
 
@@ -227,12 +244,14 @@ def open_dataset(
         split: "train", "val", "test", or "trainval": both
         format: a name in layouts.FORMATS; None: what the folder looks like
         classes: their order gives the label numbers; None: sorted names found
-        **options: angle, transforms, fit, min_side, keep_empty, max_difficulty, as in DetectionDataset
+        labels: as in read_dataset
+        **options: angle, transforms, fit, min_side, keep_empty, max_difficulty, crowds, whole_pixels, as in
+            DetectionDataset
     """
     format = format or detect_format(root)
     if format == "dota" and split != "trainval":
-        return DotaDataset(find_split(root, split), classes, **options)
-    data = read_dataset(format, root, classes)
+        return DotaDataset(find_split(root, split), classes, labels=labels, **options)
+    data = read_dataset(format, root, classes, labels=labels)
     images = data.split(split)
     if not images:
         there = sorted({one.split for one in data.images} - {""})

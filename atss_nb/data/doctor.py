@@ -254,6 +254,7 @@ def examine(
     decode: bool = True,
     workers: int = 2,
     progress: bool = False,
+    labels: str = "required",
 ) -> Report:
     """Look at everything in a data set.
 
@@ -263,9 +264,10 @@ def examine(
         decode: whole images, not only their headers
         workers: threads that decode
         progress: show a bar
+        labels: as in read_dataset
     """
     problems = []
-    data = read_dataset(format, src, classes, problems)
+    data = read_dataset(format, src, classes, problems, labels)
     pictures = _look_at_all([one.image for one in data.images if one.image], decode, workers, progress)
     findings = [("errors", "cannot be read", p.error) for p in pictures.values() if p.error]
     known = {p.error for p in pictures.values()}

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .columns import crowd_flags, stated_areas
 from ..geometry.boxes import AngleDef, hbb2obb
 from ..geometry.conventions import convert
 
@@ -23,25 +24,42 @@ def to_sample(detections) -> dict[str, Tensor]:
         detections: Detections of M objects
 
     Returns:
-        boxes (M, 5), labels (M,), difficult (M,) bool; scores (M,), polys (M, 4, 2) where known
+        boxes (M, 5), labels (M,), difficult (M,) bool; scores (M,), polys (M, 4, 2), iscrowd (M,), area (M,)
+            where known
     """
     d = detections
     known = {"boxes": d.boxes, "labels": d.labels, "difficult": d.difficult > 0}
-    more = {"scores": d.scores, "polys": d.corners}
+    more = {"scores": d.scores, "polys": d.corners} | _crowds_and_areas(d.attributes)
     return known | {key: value for key, value in more.items() if value is not None}
+
+
+def _crowds_and_areas(attributes: Sequence[Mapping[str, str]]) -> dict[str, Tensor]:
+    "What torchvision's targets say beside boxes and labels, where it is known of any object."
+    crowd, area = crowd_flags(attributes), stated_areas(attributes)
+    known = {"iscrowd": (crowd, crowd.any()), "area": (area, np.isfinite(area).any())}
+    return {key: torch.from_numpy(value) for key, (value, there) in known.items() if there}
 
 
 def from_sample(cls, sample: Mapping, classes: Sequence[str], **fields):
     """Of a detector's prediction, or of a data set's target.
 
     Args:
-        sample: boxes (M, 5), labels (M,); scores, difficult, polys, image_id, size where known
+        sample: boxes (M, 5), labels (M,); scores, difficult, polys, iscrowd, area, image_id, size where known
         classes: names by label
         **fields: what else is known, as in `Detections`
     """
     names = {"polys": "corners", **{key: key for key in ("scores", "difficult", "image_id", "size")}}
     known = {name: sample[key] for key, name in names.items() if key in sample}
-    return cls(sample["boxes"], sample["labels"], classes, **(known | fields))
+    remarks = {"attributes": _as_remarks(sample)} if {"iscrowd", "area"} & sample.keys() else {}
+    return cls(sample["boxes"], sample["labels"], classes, **(known | remarks | fields))
+
+
+def _as_remarks(sample: Mapping) -> list[dict[str, str]]:
+    "The way back from `_crowds_and_areas`."
+    rows = range(len(sample["labels"]))
+    crowd, area = (torch.as_tensor(sample.get(key, [0] * len(rows))).tolist() for key in ("iscrowd", "area"))
+    flags = [{"iscrowd": "1"} if crowd[i] else {} for i in rows]
+    return [flags[i] | ({"area": repr(area[i])} if area[i] > 0 else {}) for i in rows]
 
 
 _TURNED = {"CXCYWHR": "torchvision", "XYWHR": "torchvision_xywhr"}

@@ -66,6 +66,7 @@ class Format:
         shape: any four corners; "rectangle"; "upright" rectangle
         difficult: the highest difficulty
         inside: no corner outside the image
+        background: where others have a label file, an image without one holds no objects
         meta: whether a header entry, name and text, has a place
         attributes: whether an attribute, name and text, has a place
         names: class names; None: any
@@ -82,6 +83,7 @@ class Format:
     scores: bool = False
     heads: bool = False
     inside: bool = False
+    background: bool = False
     meta: Callable[[str, str], bool] | None = None
     attributes: Callable[[str, str], bool] | None = None
     names: re.Pattern | Collection[str] | None = None
@@ -198,12 +200,12 @@ _ROLABELIMG = _each(
 
 _LABELME = _each(
     lambda root: _says(root, '"shapes"'),
-    partial(side_by_side, suffix=".json", background=True), read_labelme, write_labelme,
-    "{split}/{name}", "{split}/{name}.json", difficult=1, **_JSON,
+    partial(side_by_side, suffix=".json"), read_labelme, write_labelme,
+    "{split}/{name}", "{split}/{name}.json", difficult=1, background=True, **_JSON,
 )  # fmt: skip
 
 _YOLO = Format(
-    looks_like_yolo, load_yolo, save_yolo, "images/{split}/{name}", YOLO_LABEL, difficult=0, scores=True, inside=True,
+    looks_like_yolo, load_yolo, save_yolo, "images/{split}/{name}", YOLO_LABEL, difficult=0, scores=True, inside=True, background=True,
 )  # fmt: skip
 
 

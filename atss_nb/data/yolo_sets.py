@@ -103,7 +103,7 @@ def by_kind(root: Path, problems: list[str]) -> list[LabelledImage]:
         named = dict(zip(distinct_names(images), images, strict=True))
         own = {name: labels.get(_label_folder(path), {}).get(path.stem) for name, path in named.items()}
         known = {name: path for name, path in own.items() if path is not None}
-        pairs += pair(split, named, known, problems, ", ".join(values), ".txt", background=True)
+        pairs += pair(split, named, known, problems, ", ".join(values))
     used = {one.label for one in pairs}
     lost = [path for files in labels.values() for name, path in files.items() if name != "classes"]
     problems += [f"{path}: no image of this name" for path in lost if path not in used]

@@ -22,6 +22,8 @@ class Rows(NamedTuple):
         boxes: (R, 5) float64 cx, cy, w, h [px], angle [rad]
         polys: (R, 8) float64 corners [px]; (0, 8) where only boxes are known
         extra: (R,) scores, or difficult flags
+        crowd: (R,) frames around many objects; (0,) where there are none
+        area: (R,) of the masks [px^2], nan where not known; (0,) where none is
     """
 
     image: np.ndarray
@@ -29,6 +31,8 @@ class Rows(NamedTuple):
     boxes: np.ndarray
     polys: np.ndarray
     extra: np.ndarray
+    crowd: np.ndarray = np.zeros(0, bool)
+    area: np.ndarray = np.zeros(0)
 
     def take(self, order: np.ndarray) -> "Rows":
         "Some rows, in another order."
@@ -77,7 +81,7 @@ def _check_rows(name: str, extra: str, num_classes: int, image, boxes, polys, la
 
 
 def _flatten(
-    samples: Sequence[dict],  # per image: boxes (R, 5), labels (R,), and extra (R,); perhaps polys (R, 4, 2)
+    samples: Sequence[dict],  # per image: boxes (R, 5), labels (R,), extra (R,); perhaps polys, iscrowd, area
     name: str,  # how the caller calls them, for errors
     extra: str,  # "scores" or "difficult"
     default,  # of extra, None: it must be there
@@ -85,16 +89,19 @@ def _flatten(
 ) -> Rows:
     "Flatten and check; `ValueError` that names image and row."
 
-    def column(*key):
-        parts = [_field(s, f"{name}[{i}]", *key) for i, s in enumerate(samples)]
-        return np.concatenate([np.zeros((0, *key[1])), *parts])
+    def column(key, width=(), default=None):
+        parts = [_field(s, f"{name}[{i}]", key, width, default) for i, s in enumerate(samples)]
+        return np.concatenate([np.zeros((0, *width)), *parts])
 
-    boxes, label, value = column("boxes", (5,)), column("labels", ()), column(extra, (), default)
-    drawn = [s for s in samples if "polys" in s]
-    polys = column("polys", (4, 2)) if drawn else np.zeros((0, 4, 2))
+    def known(key, *more):
+        return column(key, *more) if any(key in s for s in samples) else np.zeros((0, *sum(more[:1], ())))
+
+    boxes, label, value = column("boxes", (5,)), column("labels"), column(extra, (), default)
+    polys, crowd, area = known("polys", (4, 2)), known("iscrowd", (), False), known("area", (), np.nan)
     image = np.repeat(np.arange(len(samples)), [len(s["boxes"]) for s in samples]).astype(np.int64)
     _check_rows(name, extra, num_classes, image, boxes, polys, label, value)
-    return Rows(image, label.astype(np.int64), boxes.astype(np.float64), polys.reshape(-1, 8) * 1.0, value)
+    columns = label.astype(np.int64), boxes.astype(np.float64), polys.reshape(-1, 8) * 1.0, value
+    return Rows(image, *columns, crowd != 0, area)
 
 
 class Case(NamedTuple):
@@ -102,7 +109,7 @@ class Case(NamedTuple):
 
     Attributes:
         dets: with scores
-        gts: with difficult flags
+        gts: with difficult flags, and crowds and areas where known
         images: number of images
         classes: names, in the order of the labels
     """
@@ -129,7 +136,8 @@ def as_case(predictions: Sequence, targets: Sequence, classes: Sequence[str]) ->
 
     Args:
         predictions: per image: Detections, or boxes (M, 5), scores (M,), labels (M,), perhaps polys (M, 4, 2)
-        targets: per image: Detections, or boxes (G, 5), labels (G,); perhaps difficult (G,), polys (G, 4, 2)
+        targets: per image: Detections, or boxes (G, 5), labels (G,); perhaps difficult, polys (G, 4, 2),
+            iscrowd, area
         classes: names, in the order of the labels
     """
     if len(predictions) != len(targets):

@@ -38,24 +38,32 @@ def _coco_rows(rows: Rows, **more) -> list[dict]:  # more: columns, (R,) each
     columns = {
         "image_id": rows.image + 1,
         "category_id": rows.label + 1,
+        "iscrowd": np.zeros(len(x1), int),
         "area": (x2 - x1) * (y2 - y1),
     } | more
     values = zip(*(column.tolist() for column in columns.values()), strict=True)
     boxes = np.stack([x1, y1, x2 - x1, y2 - y1], 1).tolist()
     return [
-        dict(zip(columns, row, strict=True)) | {"bbox": box, "id": i, "iscrowd": 0}
+        dict(zip(columns, row, strict=True)) | {"bbox": box, "id": i}
         for i, (row, box) in enumerate(zip(values, boxes, strict=True), start=1)
     ]
 
 
+def _object_rows(gts: Rows) -> list[dict]:
+    "Annotations, with crowds and areas."
+    area = gts.boxes[:, 2] * gts.boxes[:, 3]
+    known = {"area": np.where(np.isnan(gts.area), area, gts.area) if len(gts.area) else area}
+    return _coco_rows(gts, **known, **({"iscrowd": gts.crowd.astype(int)} if len(gts.crowd) else {}))
+
+
 def _run_coco(case: Case, iou_thresholds: Sequence[float]) -> dict[str, Any]:
-    "The tables that COCO's evaluator accumulates: precision and scores, (T, 101, K, areas, limits)."
+    "The tables of COCO's evaluator: precision and scores (T, 101, K, areas, limits), recall (T, K, areas, limits)."
     COCO, COCOeval = _coco_api()
     categories = [{"id": k, "name": name} for k, name in enumerate(case.classes, start=1)]
     images = [{"id": i} for i in range(1, case.images + 1)]
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         truth, detections = COCO(), COCO()
-        truth.dataset = {"images": images, "categories": categories, "annotations": _coco_rows(case.gts)}
+        truth.dataset = {"images": images, "categories": categories, "annotations": _object_rows(case.gts)}
         detections.dataset = truth.dataset | {"annotations": _coco_rows(case.dets, score=case.dets.extra)}
         truth.createIndex()
         detections.createIndex()
@@ -66,14 +74,34 @@ def _run_coco(case: Case, iou_thresholds: Sequence[float]) -> dict[str, Any]:
     return run.eval
 
 
-def coco_scores(case: Case, iou_thresholds: Sequence[float]) -> dict[str, ClassScore]:
+_SIZES = ("all", "small", "medium", "large")  # COCO's areas, as its tables have them
+_LIMITS = (1, 10, 100)  # detections an image
+
+
+def _known_mean(values: np.ndarray) -> float | None:
+    "Mean of what is there: COCO writes -1 for no number."
+    return float(values[values > -1].mean()) if (values > -1).any() else None
+
+
+def _means(tables: dict[str, Any]) -> dict[str, float | None]:
+    "What COCO publishes beside AP, AP50 and AP75."
+    precision, recall = tables["precision"], tables["recall"]
+    by_size = {f"AP {size}": precision[..., a, -1] for a, size in enumerate(_SIZES) if a}
+    by_limit = {f"AR {limit}": recall[..., 0, m] for m, limit in enumerate(_LIMITS)}
+    found = {f"AR {size}": recall[..., a, -1] for a, size in enumerate(_SIZES) if a}
+    return {name: _known_mean(values) for name, values in (by_size | by_limit | found).items()}
+
+
+def coco_scores(
+    case: Case, iou_thresholds: Sequence[float]
+) -> tuple[dict[str, ClassScore], dict[str, float | None]]:
     """COCO's average precision of the upright boxes around oriented ones. Raises ImportError without its evaluator.
 
     Args:
         iou_thresholds: in (0, 1]
 
     Returns:
-        by name of the class
+        by name of the class; other means by name
     """
     tables = _run_coco(case, iou_thresholds)
     precision, scores = (tables[key][..., 0, -1] for key in ("precision", "scores"))  # (T, 101, K), all sizes
@@ -82,8 +110,11 @@ def coco_scores(case: Case, iou_thresholds: Sequence[float]) -> dict[str, ClassS
         ap = [float(p.mean()) if p.min() >= 0 else None for p in precision[..., k]]
         curve = Curve(recall, precision[0, :, k].clip(0), scores[0, :, k])
         thresholds = [f"{t:.2f}" for t in iou_thresholds]
-        by_class[name] = ClassScore(dict(zip(thresholds, ap, strict=True)), counts, curve, counts["gts"])
-    return by_class
+        positives = counts["gts"] - int(
+            case.gts.crowd[case.gts.label == k].sum() if len(case.gts.crowd) else 0
+        )
+        by_class[name] = ClassScore(dict(zip(thresholds, ap, strict=True)), counts, curve, positives)
+    return by_class, _means(tables)
 
 
 def _counts(case: Case) -> dict[str, dict[str, int]]:

@@ -7,7 +7,7 @@ __all__ = ['PROTOCOLS', 'IOU_THRESHOLDS', 'Protocol', 'choose_protocol', 'Evalua
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,6 +90,7 @@ class Evaluation:
         curves: at the first threshold
         positives: {name: how many objects there are to find}
         images: number of images
+        means: what else a protocol publishes: {"AP small": ...}
     """
 
     metric: str
@@ -99,6 +100,7 @@ class Evaluation:
     curves: dict[str, Curve]
     positives: dict[str, int]
     images: int
+    means: dict[str, float | None] = field(default_factory=dict)
 
     def mean(self, threshold: str | None = None) -> float | None:
         """Mean over the classes that the protocol takes into it.
@@ -117,7 +119,8 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         "All numbers but the curves."
         names = ("AP50", "AP75", "mAP", "metric", "protocol", "images", "per_class", "counts")
-        return {name: getattr(self, name) for name in names}
+        more = {"means": self.means} if self.means else {}
+        return {name: getattr(self, name) for name in names} | more
 
     def to_json(self) -> str:
         "The content of `to_dict` as JSON."
@@ -147,7 +150,9 @@ def _table(evaluation: Evaluation) -> str:
         count = f"{n['gts']:7} {n['difficult']:9} {n['detections']:10}"
         lines.append(f"{name:{width}} {count}" + "".join(map(_three_digits, values)))
     values = evaluation.AP50, evaluation.AP75, evaluation.mAP
-    return "\n".join([*lines, f"{'mean':{width + 29}}" + "".join(map(_three_digits, values))])
+    lines.append(f"{'mean':{width + 29}}" + "".join(map(_three_digits, values)))
+    more = [f"{name}{_three_digits(value)[-6:]}" for name, value in evaluation.means.items()]
+    return "\n".join([*lines, *([", ".join(more)] if more else [])])
 
 
 def _score_class(
@@ -188,7 +193,8 @@ def evaluate(
 
     Args:
         predictions: per image: Detections, or boxes (M, 5), scores (M,), labels (M,), perhaps polys (M, 4, 2)
-        targets: per image: Detections, or boxes (G, 5), labels (G,); perhaps difficult (G,), polys (G, 4, 2)
+        targets: per image: Detections, or boxes (G, 5), labels (G,); perhaps difficult, polys (G, 4, 2),
+            iscrowd, area
         classes: names, in the order of the labels
         metric: "area", "voc07" or "coco101"; None: the protocol's own, else "area"
         iou_thresholds: in (0, 1]
@@ -213,7 +219,8 @@ def evaluate_case(
     """
     rule = choose_protocol(protocol, metric, iou_thresholds)
     if rule.overlap == "upright":
-        return _collected(coco_scores(case, iou_thresholds), case, rule)
+        scores, means = coco_scores(case, iou_thresholds)
+        return _collected(scores, case, rule, means)
     matched = match_detections(case, rule.overlap, rule.ignore_difficult)
     outcomes = {f"{t:.2f}": matched.outcome(t, rule.strict) for t in iou_thresholds}
     return evaluate_matched(case, matched, outcomes, rule)
@@ -234,7 +241,12 @@ def evaluate_matched(
     return _collected(scores, case, protocol)
 
 
-def _collected(scores: dict[str, ClassScore], case: Case, protocol: Protocol) -> Evaluation:
+def _collected(
+    scores: dict[str, ClassScore],
+    case: Case,
+    protocol: Protocol,
+    means: dict[str, float | None] | None = None,
+) -> Evaluation:
     return Evaluation(
         protocol.metric,
         protocol.name,
@@ -243,6 +255,7 @@ def _collected(scores: dict[str, ClassScore], case: Case, protocol: Protocol) ->
         {name: score.curve for name, score in scores.items()},
         {name: score.positives for name, score in scores.items()},
         case.images,
+        means or {},
     )
 
 

@@ -151,7 +151,9 @@ def match_detections(case: Case, overlap: str = "box", ignore_difficult: bool = 
     drawn = overlap == "polygon" and len(dets.polys) + len(gts.polys) > 0
     shapes = [_quads(rows) if drawn else box_shapes(rows, overlap) for rows in (dets, gts)]
     iou, gt = best_matches(shapes[0], group, shapes[1], start)
-    return Matched(dets, gts, det_order, gt_order, iou, gt, (gts.extra != 0) & ignore_difficult)
+    ignored = (gts.extra != 0) & ignore_difficult
+    ignored = ignored | gts.crowd if len(gts.crowd) else ignored  # of what nobody counted, nothing counts
+    return Matched(dets, gts, det_order, gt_order, iou, gt, ignored)
 
 
 def box_shapes(rows: Rows, overlap: str) -> np.ndarray:
