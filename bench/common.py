@@ -79,9 +79,9 @@ def resident(key: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key + ":"))
 
 
-def apart(script: str, *words: object) -> dict:
+def apart(script: str | Path, *words: object, python: str | Path = sys.executable) -> dict:
     "What a benchmark prints as its last line, as JSON, when it runs in a process of its own with these words."
-    command = [sys.executable, script, *map(str, words)]
+    command = [str(python), str(script), *map(str, words)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 

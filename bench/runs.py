@@ -1,22 +1,28 @@
-"""Real trainings: which rule of choosing positives learns most, and a drone data set from scratch.
+"""Real trainings: which rule of choosing positives learns most, a drone data set from scratch, fine-tuning.
 
 python bench/runs.py scenes                                       ATSS against MaxIoU with one and with nine anchors
 python bench/runs.py hit-uav --data ../shared/data/hit_uav        twelve epochs of HIT-UAV (Suo et al. 2023)
+python bench/runs.py tuning --data ../shared/data/boxes_obb       from scratch and from the shipped weights, few images and all
 
-Both write data/results/, and while they run, runs/. A run that was stopped goes on when it is started again.
+All write data/results/, and while they run, runs/. A run that was stopped goes on when it is started again.
 """
 
 import argparse
 import json
 import os
+import random
+import shutil
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import torch
+from torchvision.transforms.v2.functional import to_pil_image
 
-from atss_nb.data.datasets import DetectionDataset, open_dataset
+from atss_nb.data.datasets import DetectionDataset, open_dataset, read_image
 from atss_nb.data.dota import DOTA_V10_CLASSES
+from atss_nb.data.transforms import fit_scale, resize
 from atss_nb.evaluation.task1 import write_task1
 from atss_nb.inference.predict import predict
 from atss_nb.model.config import ModelConfig
@@ -99,7 +105,7 @@ def best_suppression(model: torch.nn.Module, val: DetectionDataset) -> tuple[flo
 
 def hit_uav(args: argparse.Namespace) -> None:
     home = ROOT / "runs" / "hit_uav"
-    options = {"size": args.size, "epochs": args.epochs, "quarter_turns": False, "validations": 6}
+    options = {"size": args.size or 512, "epochs": args.epochs, "quarter_turns": False, "validations": 6}
     config = TrainConfig(args.data, ModelConfig.small(), **options)
     report = about(args.device, config) | timed_training(config, home, args.device)
     model, config, classes = load_model(home)
@@ -120,15 +126,78 @@ def hit_uav(args: argparse.Namespace) -> None:
     write(args.out or RESULTS / "hit_uav.json", report | scores | chosen | {"test_images": len(predictions)})
 
 
+STARTS = {"from scratch": {}, "from scenes": {"weights": "scenes", "old_lr": 0.3}}
+IMAGES, STEPS, BATCH = (20, 0, 5), 192, 8  # 0: all of them
+
+
+def shrink(home: Path, split: str, size: int, out: Path) -> None:
+    "A copy of a split with small images, which are quick to read; its labels as they are, but as long as its images."
+    for image in sorted((home / split / "images").iterdir()) if not out.exists() else ():
+        pixels = read_image(image)
+        scale = fit_scale(pixels.shape[-2:], size)
+        rows = [
+            line.split()
+            for line in (home / split / "labelTxt" / f"{image.stem}.txt").read_text().splitlines()
+        ]
+        lines = [
+            " ".join([*(f"{scale * float(x):.3f}" for x in row[:8]), *row[8:]])
+            for row in rows
+            if len(row) > 8
+        ]
+        for part in ("images", "labelTxt"):
+            (out / part).mkdir(parents=True, exist_ok=True)
+        to_pil_image(resize(pixels.float() / 255, {}, scale)[0].clamp(0, 1)).save(
+            out / "images" / f"{image.stem}.png"
+        )
+        (out / "labelTxt" / f"{image.stem}.txt").write_text("\n".join(lines))
+
+
+def some_images(split: Path, out: Path, count: int, seed: int) -> int:
+    "A folder with so many images of a split, chosen by the seed, 0 for all; says how many."
+    images = sorted((split / "images").iterdir())
+    chosen = random.Random(seed).sample(images, count or len(images))
+    for image in chosen if not out.exists() else ():
+        for part, name in (("images", image.name), ("labelTxt", f"{image.stem}.txt")):
+            (out / part).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(split / part / name, out / part / name)
+    return len(chosen)
+
+
+def tuning(args: argparse.Namespace) -> None:
+    home, rows = ROOT / "runs" / "tuning", []
+    model, size = ModelConfig.small(), args.size or 128  # the model is that of the weights
+    for split in ("train", "test"):
+        shrink(Path(args.data), split, size, home / "data" / split)
+    for seed, count, (start, changes) in product(SEEDS, IMAGES, STARTS.items()):
+        data = home / f"{count}_images_{seed}"
+        images = some_images(home / "data/train", data / "train", count, seed)
+        epochs = STEPS // max(images // BATCH, 1)
+        settings = {"epochs": epochs, "ema": 0.998, "zoom": 1.5, "validations": 0, "save_every": STEPS}
+        config = TrainConfig(str(data), model, seed=seed, batch_size=BATCH, **settings, **changes)
+        out = home / f"{start} {count} {seed}".replace(" ", "_")
+        row = {"start": start, "images": images, "seed": seed} | timed_training(config, out, args.device)
+        score = validate(load_model(out)[0], open_split(replace(config, data=str(home / "data")), "test"))
+        row |= {"AP50": score.AP50, "AP75": score.AP75, "mAP": score.mAP}
+        rows.append(row)
+        print(
+            f"{start}, {images} images, seed {seed}: AP50 {score.AP50:.3f}, {row['seconds']:.0f} s",
+            flush=True,
+        )
+        shown = replace(config, data="runs/tuning/data")
+        write(args.out or RESULTS / "tuning.json", about(args.device, shown) | {"size": size, "runs": rows})
+
+
 def main() -> None:
     parser = command_line(__doc__)
-    parser.add_argument("run", choices=["scenes", "hit-uav"])
-    parser.add_argument("--data", help="of hit-uav: folder with train, val and test")
-    parser.add_argument("--size", type=int, default=512, help="of hit-uav: long side of the images [px]")
+    parser.add_argument("run", choices=["scenes", "hit-uav", "tuning"])
+    parser.add_argument("--data", help="of hit-uav and tuning: folder with train, val and test")
+    parser.add_argument(
+        "--size", type=int, help="long side of the images [px]: 512 of hit-uav, 128 of tuning"
+    )
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--device", default="cpu")
     args = arguments(parser, threads=int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
-    {"scenes": scenes, "hit-uav": hit_uav}[args.run](args)
+    {"scenes": scenes, "hit-uav": hit_uav, "tuning": tuning}[args.run](args)
 
 
 if __name__ == "__main__":

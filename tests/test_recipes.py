@@ -5,9 +5,11 @@ import re
 from dataclasses import replace
 
 import pytest
+import torch
 
 from atss_nb.cli.main import main
 from atss_nb.data.dota import read_dota
+from atss_nb.data.transforms import Compose, RandomFlip, RandomRotate
 from atss_nb.recipes.recipes import (
     find_recipe,
     override,
@@ -15,12 +17,14 @@ from atss_nb.recipes.recipes import (
     run_recipe,
     score_recipe,
     small_version,
+    tiling_of,
     train_config,
 )
 from atss_nb.recipes.smoke import smoke, write_mock
 from atss_nb.recipes.table import RECIPES
+from atss_nb.tiles.split import split
 from atss_nb.training.checkpoints import load_checkpoint
-from atss_nb.training.settings import TrainConfig, open_split
+from atss_nb.training.settings import TrainConfig, open_split, transforms_of
 
 
 @pytest.mark.parametrize("name", list(RECIPES))
@@ -84,6 +88,32 @@ def test_dota_rows_do_not_learn_the_hardest_objects(name, dropped, tmp_path):
     assert 0 < learnt < there if dropped else 0 < learnt == there
     scored, there = (count_boxes(c, row.data.test) for c in (config, replace(config, max_difficulty=2)))
     assert 0 < scored == there
+
+
+@pytest.mark.parametrize("name", ["retina-r50-le135-1x-dota-ms-rr", "retina-r101-le135-3x-hrsc2016-rr"])
+def test_labels_as_published_are_cut_to_whole_pixels(name, tmp_path):
+    "In tiles, in the files of HRSC2016, and after a turn: twice the center is a whole number. Exact labels are not cut."
+    row = small_version(RECIPES[name])
+    data, fractions = write_mock(row, tmp_path / "data", 3), {}
+    for kind in ("exact", "as_published"):
+        changed = override(row, [f"data.outlines={kind}", "transforms.rotate=(30.0,)"])
+        if tiling := tiling_of(changed):
+            split(data / "train", tmp_path / kind / "train", tiling)
+        config = train_config(changed, tmp_path / kind if tiling else data)
+        boxes = [t["boxes"] for _, t in turned_samples(replace(config, size=0), "train")]
+        twice = 2 * torch.cat(boxes)[:, :2].double()
+        fractions[kind] = (twice - twice.round()).abs().max().item()
+    assert fractions["exact"] > 0.3 > 1e-3 > fractions["as_published"]
+
+
+def turned_samples(config: TrainConfig, split: str) -> list:
+    data, samples = open_split(config, split), []
+    torch.manual_seed(0)
+    steps = [step for step in transforms_of(config, augment=True) if not isinstance(step, RandomFlip)]
+    data.transforms = Compose([replace(s, p=1.0) if isinstance(s, RandomRotate) else s for s in steps])
+    for i in range(len(data)):
+        samples.append(data[i])
+    return samples
 
 
 def row_scored(name: str, folder):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from atss_nb.cli.main import atss
+from atss_nb.cli.main import atss, main
 from atss_nb.data.dota import DOTA_V10_CLASSES
 from atss_nb.model.build import build_model
 from atss_nb.model.config import ModelConfig, SecondStage
@@ -366,3 +367,56 @@ def test_what_belongs_to_classes_goes_to_the_same_classes_only():
     assert torch.equal(ours.state_dict()["head.class_fc.weight"], before)
     assert any(line.startswith("head.box_fc.weight") for line in report.kept)
     assert "rpn.conv.weight" in report.taken
+
+
+def test_a_run_that_began_with_weights_goes_on_without_their_file(whole, config, tmp_path):
+    weights = shutil.copy(whole / "best.pt", tmp_path / "weights.pt")
+    tuned = replace(config, weights=str(weights), old_lr=0.5, epochs=2)
+    run = train(tuned, tmp_path / "whole", progress=False)
+    cut = train(tuned, tmp_path / "cut", progress=False, watch=stop_after_the_first)
+    Path(weights).unlink()
+    with pytest.raises(FileNotFoundError):
+        train(tuned, tmp_path / "anew", progress=False)
+    words = ["--data", config.data, "--weights", weights, "--out", cut, "--resume", "--device", "cpu"]
+    code, text = atss("train", *words)
+    assert code == 0 and "taken over" not in text, text
+    assert same(cut, run)
+
+
+def test_the_run_says_what_it_reaches_and_what_comes_next(config, tmp_path, capsys):
+    "A line a validation, the time left, the score with the weights and the next command; one line after Ctrl-C."
+    words = ["train", "--data", config.data, "--batch-size", 1, "--size", 64, "--device", "cpu"]
+    words += ["--classes", *DOTA_V10_CLASSES]
+    assert main([str(w) for w in [*words, "--epochs", 2, "--out", tmp_path / "run"]]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    steps, scored = (next(line for line in printed if part in line) for part in ("steps to go", "epoch 1/2"))
+    assert re.fullmatch(r"\d+ steps to go, about \d+ s", steps)
+    assert re.fullmatch(r"epoch 1/2: AP50 .*, mAP \d\.\d+, the best so far; about \d+ s left", scored)
+    kept = max((row for row in read_log(tmp_path / "run/log.jsonl") if "mAP" in row), key=lambda r: r["mAP"])
+    assert f"AP50 {kept['AP50']:.3f}" in printed[-3] and f"epoch {kept['epoch'] + 1} of 2" in printed[-3]
+    assert printed[-2:] == [
+        f"weights: {tmp_path / 'run/best.pt'}",
+        f"next: atss test {tmp_path / 'run'} --split val",
+    ]
+
+
+def test_a_stop_is_said_once_with_the_words_that_go_on(config, tmp_path):
+    words = [sys.executable, "-m", "atss_nb.cli", "train", config.data, "--out", tmp_path / "run"]
+    words += ["--epochs", "99", "--size", "64", "--batch-size", "2", "--classes", *DOTA_V10_CLASSES]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    work = subprocess.Popen([str(w) for w in words], **pipes)
+    wait_for_rows(tmp_path / "run", 1)
+    work.send_signal(signal.SIGINT)
+    said = [line for line in work.communicate(timeout=60)[0].splitlines() if not line.startswith("images as")]
+    step = load_checkpoint(tmp_path / "run/last.pt")["step"]
+    ends = [line for line in said if "steps to go" not in line and "epoch" not in line]
+    assert len(ends) == 1 and ends[0].startswith(f"stopped after step {step} of ")
+    assert ends[0].endswith(f"; to go on: atss train --out {tmp_path / 'run'} --resume")
+
+
+def test_settings_that_differ_are_listed_leaf_by_leaf(whole, config):
+    words = ["train", "--data", config.data, "--out", whole, "--resume", "--lr", 0.1, "--model", "resnet18"]
+    code, text = atss(*words)
+    listed = [line.strip() for line in text.splitlines() if " -> " in line]
+    assert code == 1 and "lr 0.002 -> 0.1" in listed and "model.backbone 'small' -> 'resnet18'" in listed
+    assert all("{" not in line for line in listed) and "--overwrite" in text

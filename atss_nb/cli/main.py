@@ -29,15 +29,19 @@ from ..core.names import shown
 from ..core.options import choose
 
 
-def _demo(args: argparse.Namespace) -> None:
+def _demo(args: argparse.Namespace) -> int:
     "Train a small ATSS detector on procedural scenes and show what it learned."
-    from atss_nb.cli.demo import demo
+    from atss_nb.cli.demo import DemoStopped, demo
 
     changes = {} if args.epochs is None else {"epochs": args.epochs}
-    metrics = demo(args.out, args.seed, args.train_scenes, args.test_scenes, **changes)
+    try:
+        metrics = demo(args.out, args.seed, args.train_scenes, args.test_scenes, **changes)
+    except DemoStopped:  # the training has said so
+        return 130
     print(f"AP50 {metrics['AP50']:.3f} on unseen scenes, {sum(metrics['seconds'].values()):.0f} s in all")
     for name in ("report.html", "last.pt", "metrics.json"):
         print(f"  {args.out / name}")
+    return 0
 
 
 _DEMO = {

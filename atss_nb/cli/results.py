@@ -43,8 +43,13 @@ def _machine(model, device: str) -> dict[str, str]:
     return {"parameters": f"{parameters / 1e6:.2f} M", "device": name}
 
 
-def _run_report(run: Path, title: str, analysis, config, facts: dict, *shown) -> None:
-    "Write report.html; `shown` is what `report_figures` takes."
+def _report_name(split: str) -> str:
+    "The file of a split's report in the run folder: each split has its own."
+    return "report.html" if split == "test" else f"report-{split}.html"
+
+
+def _run_report(path: Path, title: str, analysis, config, facts: dict, *shown) -> None:
+    "Write the report of a run; `shown` is what `report_figures` takes."
     from atss_nb.plots.analysis import analysis_sections, interval_facts
     from atss_nb.plots.report import report_figures, write_report
     from atss_nb.training.checkpoints import read_log
@@ -52,7 +57,7 @@ def _run_report(run: Path, title: str, analysis, config, facts: dict, *shown) ->
     means = {k: "none" if v is None else f"{100 * v:.1f}" for k, v in analysis.evaluation.means.items()}
     facts = {"images": analysis.evaluation.images} | facts | interval_facts(analysis) | means
     parts = report_figures(*shown), json.loads(config.to_json()), facts, analysis_sections(analysis)
-    write_report(run / "report.html", title, read_log(run / "log.jsonl"), analysis.evaluation, *parts)
+    write_report(path, title, read_log(path.parent / "log.jsonl"), analysis.evaluation, *parts)
 
 
 def score_run(
@@ -67,7 +72,7 @@ def score_run(
     precision: str = "float32",
     **thresholds,
 ) -> dict:
-    """Score a split; write <split>.json and report.html into the run folder.
+    """Score a split; write <split>.json and the report of the split into the run folder.
 
     Args:
         run: run folder
@@ -102,8 +107,10 @@ def score_run(
     metrics = analysis.to_dict() | facts
     with replacing(run / f"{split}.json") as draft:
         draft.write_text(json.dumps(metrics, indent=2), encoding="utf-8")
-    title = title or f"{run.name}: {split} images"
-    _run_report(run, title, analysis, config, _machine(model, device), model.cpu(), dataset, predictions)
+    title, machine = title or f"{run.name}: {split} images", _machine(model, device)
+    _run_report(
+        run / _report_name(split), title, analysis, config, machine, model.cpu(), dataset, predictions
+    )
     print(analysis.evaluation.summary(), *(f"note: {note}" for note in notes), sep="\n")
     return metrics
 
@@ -117,9 +124,10 @@ def _test(args: argparse.Namespace) -> None:
     rules = {name: getattr(args, word) for word, name in names.items()}
     if not args.run.is_dir():
         raise missing(args.run, "run folder")
-    with claim_files([args.run / f"{args.split}.json", args.run / "report.html"], "test"):
+    files = args.run / f"{args.split}.json", args.run / _report_name(args.split)
+    with claim_files(files, "test"):
         score_run(args.run, args.split, args.data, choose_device(args.device), **rules)
-    print(f"wrote {args.run / args.split}.json and {args.run / 'report.html'}")
+    print(f"wrote {files[0]} and {files[1]}")
 
 
 _TEST = {

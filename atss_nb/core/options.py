@@ -35,11 +35,12 @@ def choose(options: Mapping[Any, _T] | Sequence[_T], name: Any, argument: str) -
     raise ValueError(f"{argument}={name!r}: expected one of {', '.join(map(repr, options))}{hint}")
 
 
-def missing(path: str | Path, what: str) -> FileNotFoundError:
-    """The error for a path that is not there, with the near names of what is.
+def missing(path: str | Path, what: str, others: Iterable[str] = ()) -> FileNotFoundError:
+    """The error for a path that is not there, with the near names of what is, or could be meant.
 
     Args:
         what: should be there
+        others: names that might be meant, too
 
     Returns:
         to be raised
@@ -48,4 +49,4 @@ def missing(path: str | Path, what: str) -> FileNotFoundError:
     while not gone.parent.exists():
         gone = gone.parent
     beside = sorted(other.name for other in gone.parent.glob("[!.]*") if other != gone)
-    return FileNotFoundError(f"{path}: there is no such {what}{_near(gone.name, beside)}")
+    return FileNotFoundError(f"{path}: there is no such {what}{_near(gone.name, [*beside, *others])}")

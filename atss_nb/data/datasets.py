@@ -57,14 +57,14 @@ def _to_arrays(
 def _prepare(
     annotations: Sequence[Detections | None],  # None for an image without label file
     classes: Sequence[str],  # their order gives the label numbers
-    angle: AngleDef | str,
-    fit: str,
+    shapes: tuple[AngleDef | str, str, bool],  # angle definition, fit, whole pixels
     *which,  # max_difficulty and crowds, as for `_to_arrays`
 ) -> list[dict | None]:  # what a detector learns from, as arrays
     "Turn polygons into boxes (all at once: a call for each image costs ten times as much) and names into numbers."
     known = [a for a in annotations if a is not None]
     corners = torch.cat([torch.empty(0, 4, 2, dtype=torch.float64), *(a.polygons for a in known)])
-    boxes = poly2obb(corners.float(), angle, fit).numpy()
+    angle, fit, whole_pixels = shapes
+    boxes = poly2obb((corners.trunc() if whole_pixels else corners).float(), angle, fit).numpy()
     parts = iter(np.split(boxes, np.cumsum([len(a) for a in known])[:-1]))
     return [None if a is None else _to_arrays(a, next(parts), classes, *which) for a in annotations]
 
@@ -134,6 +134,7 @@ class DetectionDataset(Dataset):
         keep_empty: bool = True,
         max_difficulty: int = 2,
         crowds: bool = True,
+        whole_pixels: bool = False,
     ):
         """
         Args:
@@ -147,12 +148,14 @@ class DetectionDataset(Dataset):
             keep_empty: images without objects; unlabelled ones stay in any case
             max_difficulty: difficulty up to which objects are taken; harder ones are not there
             crowds: frames around many objects are taken; False: they are not there
+            whole_pixels: corners lose their fractions, as in some published code
         """
         self.folder, self.transforms = Path(folder), transforms
         annotations = [one.annotation for one in images]
         found = {name for a in annotations if a is not None for name in a.names}
         self.classes = tuple(sorted(found) if classes is None else classes)
-        objects = _prepare(annotations, self.classes, angle, fit, max_difficulty, crowds)
+        shapes = angle, fit, whole_pixels
+        objects = _prepare(annotations, self.classes, shapes, max_difficulty, crowds)
         known = [(o, one.name) for o, one in zip(objects, images, strict=True) if o is not None]
         self.dropped = [line for o, name in known for line in _drop_thin(o, name, self.classes, min_side)]
         kept = [i for i, o in enumerate(objects) if keep_empty or o is None or len(o["labels"])]
@@ -214,7 +217,7 @@ class DotaDataset(DetectionDataset):
             transforms: (image, target) -> (image, target)
             labels: or "optional": an image without a label file holds no objects; without any, nothing is
                 known
-            **options: fit, min_side, keep_empty, max_difficulty, crowds, as in DetectionDataset
+            **options: fit, min_side, keep_empty, max_difficulty, crowds, whole_pixels, as in DetectionDataset
         """
         folder, problems = Path(folder), []
         images = pair_folder(folder, "", problems, labels)
@@ -242,7 +245,7 @@ def open_dataset(
         format: a name in layouts.FORMATS; None: what the folder looks like
         classes: their order gives the label numbers; None: sorted names found
         labels: as in read_dataset
-        **options: angle, transforms, fit, min_side, keep_empty, max_difficulty, crowds, as in
+        **options: angle, transforms, fit, min_side, keep_empty, max_difficulty, crowds, whole_pixels, as in
             DetectionDataset
     """
     format = format or detect_format(root)

@@ -51,6 +51,11 @@ class NoSuchSplit(AtssError, FileNotFoundError):
     "A split that a data set does not have."
 
 
+def _is_split(folder: Path) -> bool:
+    "Whether a folder is one split of a data set, by its name."
+    return folder.is_dir() and any(folder.name in names for names in _SPLITS.values())
+
+
 def find_split(root: str | Path, name: str) -> Path:
     """The folder of a split; raises `NoSuchSplit` that lists what is there.
 
@@ -66,7 +71,8 @@ def find_split(root: str | Path, name: str) -> Path:
     if len(found) > 1:
         raise ValueError(f"{root}: both {found[0].name} and {found[1].name}; expected one of them")
     if not found:
-        raise NoSuchSplit(f"{root}: no folder {' or '.join(_SPLITS[name])}; {listing(root)}")
+        hint = f"; this is one split, expected the folder around it: {root.parent}" * _is_split(root)
+        raise NoSuchSplit(f"{root}: no folder {' or '.join(_SPLITS[name])}; {listing(root)}{hint}")
     return found[0]
 
 

@@ -29,6 +29,7 @@ class Data:
         keep_empty: learn from images without objects
         max_difficulty: objects up to it are learnt, as in the source; harder ones are background
         fit: how a polygon becomes a box, as in poly2obb
+        outlines: as the source cuts and rounds them
     """
 
     name: str = "DOTA-v1.0"
@@ -40,6 +41,7 @@ class Data:
     keep_empty: bool = False
     max_difficulty: Whole = 1
     fit: Literal["min_area", "edges"] = "min_area"
+    outlines: Literal["exact", "as_published"] = "exact"
 
 
 @record

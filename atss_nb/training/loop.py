@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from ..core.files import replacing, sweep_drafts
 from ..core.outputs import locked, remove_made
@@ -24,6 +23,7 @@ from atss_nb.training.checkpoints import (
 )
 from .engine import Stop
 from .memory import explain_out_of_memory
+from .progress import Progress, score_line
 from .settings import TrainConfig
 from .trainer import RunProgress, Trainer, count_samples, validate
 from .weights import read_weights
@@ -54,11 +54,15 @@ def _is_before(row: dict, done: RunProgress) -> bool:
     return row["step"] < done.step if "loss" in row else row["epoch"] < done.epochs
 
 
-def _go_on(run: Trainer, out: Path, resume: bool) -> list[dict]:  # what is logged of the steps that are done
-    "Where the folder's checkpoint was written, if that is wished; else at the start."
-    if not resume or not (out / "last.pt").exists():
+def _go_on(
+    run: Trainer,
+    out: Path,
+    state: dict | None,  # the folder's checkpoint, if the run goes on
+) -> list[dict]:  # what is logged of the steps that are done
+    "Where the checkpoint was written; else at the start."
+    if not state:
         return []
-    run.restore(load_checkpoint(out / "last.pt"))
+    run.restore(state)
     return [row for row in read_log(out / "log.jsonl") if _is_before(row, run.done)]
 
 
@@ -71,17 +75,17 @@ def _forget(out: Path) -> None:
 
 @contextmanager
 def _open_run(
-    run: Trainer, out: Path, resume: bool, tensorboard: bool
+    run: Trainer, out: Path, state: dict | None, tensorboard: bool
 ) -> Iterator[Log | None]:  # None: not the first process
     "The run folder, for this run alone, with its configuration and its log: empty, or up to the checkpoint."
     if run.engine.rank:
-        _go_on(run, out, resume)
+        _go_on(run, out, state)
         yield None
         return
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
         sweep_drafts(out)
-        rows = _go_on(run, out, resume)
+        rows = _go_on(run, out, state)
         if not run.done.step:
             _forget(out)
         with replacing(out / "config.json") as draft:
@@ -89,28 +93,30 @@ def _open_run(
         yield Log(out / "log.jsonl", rows, tensorboard)
 
 
-def _score(run: Trainer, out: Path, log: Log | None) -> None:
-    "Score the validation split, log it, and save the weights if they are the best yet."
+def _score(run: Trainer, out: Path, log: Log | None, progress: Progress) -> None:
+    "Score the validation split, say and log it, and save the weights if they are the best yet."
     assert run.val is not None, "only a run with a validation split is scored"
     model = run.average or run.model
     score = validate(model, run.val, run.config.batch_size, run.engine)
     if log:
         log.write(step=run.done.step, epoch=run.done.epochs, AP50=score.AP50, AP75=score.AP75, mAP=score.mAP)
+    left, line = progress.time_left(), score_line(score, run.done.best)
+    progress.say(f"epoch {run.done.epochs + 1}/{run.config.epochs}: {line}{left and f'; {left} left'}")
     run.done.stale += 1
-    if (score.AP50 or 0.0) > run.done.best:
-        run.done.best, run.done.stale = score.AP50 or 0.0, 0
+    if (score.mAP or 0.0) > run.done.best:
+        run.done.best, run.done.stale = score.mAP or 0.0, 0
         _save(run, out, "best.pt")
 
 
 def _close_epoch(
-    run: Trainer, out: Path, log: Log | None, watch: Callable | None
+    run: Trainer, out: Path, log: Log | None, watch: Callable | None, progress: Progress
 ) -> bool:  # whether the run has waited long enough
     "Show the model to who watches, score it if that is due, and save."
     if watch and log:
         watch(run.model, run.done.epochs)
     if run.val and _validation_due(run.done.epochs, run.config):
         _save(run, out)  # scoring may take long
-        _score(run, out, log)
+        _score(run, out, log, progress)
     run.done.epochs += 1
     _save(run, out)
     if log:
@@ -118,20 +124,18 @@ def _close_epoch(
     return 0 < run.config.patience <= run.done.stale
 
 
-def _bar(run: Trainer, shown: bool) -> tqdm:
-    return tqdm(total=run.batches.steps, initial=run.done.step, unit="step", disable=not shown)
-
-
-def _steps(run: Trainer, out: Path, log: Log | None, bar: tqdm, stop: Stop) -> bool:  # whether to stop
+def _steps(
+    run: Trainer, out: Path, log: Log | None, progress: Progress, stop: Stop
+) -> bool:  # whether to stop
     "The steps that are left of an epoch."
     start, first = time.perf_counter(), run.done.step
     for images, targets, losses in run.epoch():
         step = run.done.step
         rate = (step - first) * run.batches.size / (time.perf_counter() - start)
-        if log and ((step - 1) % _LOG_EVERY == 0 or step == run.batches.steps):
+        logged = bool(log) and ((step - 1) % _LOG_EVERY == 0 or step == run.batches.steps)
+        if log and logged:
             log.write(**_loss_row(run, images, targets, losses, rate))
-            bar.set_postfix(loss=f"{losses['loss']:.3f}", refresh=False)
-        bar.update()
+        progress.step(losses["loss"].item() if logged else None)
         if step % run.config.save_every == 0:
             _save(run, out)
         agreed = run.engine.world == 1 or step % _LOG_EVERY == 0  # several ask one another only then
@@ -140,17 +144,20 @@ def _steps(run: Trainer, out: Path, log: Log | None, bar: tqdm, stop: Stop) -> b
     return False
 
 
-def _epochs(run: Trainer, out: Path, log: Log | None, watch: Callable | None, bar: tqdm, stop: Stop) -> None:
+def _epochs(
+    run: Trainer, out: Path, log: Log | None, watch: Callable | None, progress: Progress, stop: Stop
+) -> None:
     "The epochs that are left, or those until somebody wants to stop."
-    if run.transfer and not run.done.step:
-        bar.write(str(run.transfer))
+    if run.transfer:
+        progress.say(str(run.transfer))
     while run.done.epochs < run.config.epochs:
-        bar.set_description(f"epoch {run.done.epochs + 1}/{run.config.epochs}")
-        if _steps(run, out, log, bar, stop):
+        progress.begin_epoch(run.done.epochs, run.config.epochs)
+        if _steps(run, out, log, progress, stop):
             _save(run, out)
-            bar.write(f"stopped after step {run.done.step} of {run.batches.steps}: resume to go on")
+            done = f"stopped after step {run.done.step} of {run.batches.steps}"
+            progress.say(f"{done}; to go on: atss train --out {out} --resume")
             return
-        if _close_epoch(run, out, log, watch):
+        if _close_epoch(run, out, log, watch, progress):
             return
 
 
@@ -168,7 +175,7 @@ def train(
 
     Args:
         out: run folder: config.json, log.jsonl, log.csv, last.pt and, after a validation, best.pt
-        progress: a bar in the terminal or the notebook
+        progress: a bar in the terminal or the notebook, and a line for each validation
         watch: called with the model and the epoch after each
         steps: steps of an epoch at most; None: all
         resume: go on from the folder's last.pt, if there is one
@@ -177,14 +184,16 @@ def train(
     Returns:
         the run folder
     """
-    run, out = Trainer(config, device, steps), Path(out)
+    out = Path(out)
+    state = load_checkpoint(out / "last.pt") if resume and (out / "last.pt").exists() else None
+    run = Trainer(config, device, steps, state and state.get("taken"))
     with (
-        _open_run(run, out, resume, tensorboard) as log,
+        _open_run(run, out, state, tensorboard) as log,
         explain_out_of_memory(run.config),
         Stop() as stop,
-        _bar(run, progress and bool(log)) as bar,
+        Progress(run.batches.steps, run.done.step, progress and bool(log)) as said,
     ):
-        _epochs(run, out, log, watch, bar, stop)
+        _epochs(run, out, log, watch, said, stop)
     return out
 
 

@@ -6,7 +6,7 @@ __all__ = ['make_loader', 'validate', 'count_samples', 'RunProgress', 'averaged'
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
@@ -17,8 +17,9 @@ from torch.amp import GradScaler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 
-from ..core.devices import best_precision
-from ..core.errors import LabelError
+from ..core.devices import best_precision, keep_memory
+from ..core.errors import LabelError, summary
+from ..core.records import ConfigError, changes
 from ..data.datasets import DetectionData, DetectionDataset, collate, repeat_factors
 from ..data.folders import NoSuchSplit
 from ..evaluation.evaluate import Evaluation, evaluate
@@ -111,7 +112,7 @@ class RunProgress:
     Attributes:
         step: steps taken
         epochs: epochs closed: scored, where that was due
-        best: AP50 of the best validation
+        best: mAP of the best validation
         stale: validations since then
     """
 
@@ -178,7 +179,19 @@ _FREE = {"data", "workers", "validations", "patience", "save_every"}  # what may
 class Trainer:
     "Data, model and optimizer of a run. Raises what `open_split` raises."
 
-    def __init__(self, config: TrainConfig, device: str | torch.device = "cpu", limit: int | None = None):
+    def __init__(
+        self,
+        config: TrainConfig,
+        device: str | torch.device = "cpu",
+        limit: int | None = None,
+        taken: Sequence[str] | None = None,
+    ):
+        """
+        Args:
+            limit: steps of an epoch at most; None: all
+            taken: names of weights that the run began with; None: it begins now
+        """
+        keep_memory()
         torch.manual_seed(config.seed)
         self.engine = start_engine(device)
         self.data = open_split(config, config.train_split, augment=config.augment)
@@ -189,12 +202,13 @@ class Trainer:
         self.val = _open_validation(config)
         self.batches = _make_batches(self.data, config, self.engine, limit)
         self.model = build_model(config.model, len(config.classes)).to(self.engine.device)
-        self.transfer = self._begin_with(config.weights)
+        self.transfer = self._begin_with(config.weights) if taken is None else None
+        self.taken = tuple(self.transfer.taken if self.transfer else taken or ())
         self.model.backbone.body.freeze(config.freeze)
         self.average = averaged(self.model, config.ema)
         self.late_check = _join(self.model, self.engine, config.compile)
         self.network = self.engine.wrap(self.model)
-        self.optimizer = make_optimizer(self.model, config, self.transfer.taken if self.transfer else ())
+        self.optimizer = make_optimizer(self.model, config, self.taken)
         self.scaler = GradScaler(self.engine.device.type, enabled=precision == "float16")
         self.done = RunProgress()
         self.facts = {"images": len(self.data), "steps": self.batches.per_epoch, "digest": self.data.digest()}
@@ -243,15 +257,21 @@ class Trainer:
         averaged = {"average": self.average.state_dict()} if self.average else {}
         cuda = {"cuda_random": torch.cuda.get_rng_state_all()} if self.engine.device.type == "cuda" else {}
         about = {"config": self.config.to_json(), "classes": list(self.config.classes), "data": self.facts}
+        about["taken"] = list(self.taken)
         return parts | averaged | cuda | about | asdict(self.done) | {"random": torch.get_rng_state()}
 
     def restore(self, state: dict) -> None:
-        "Go on where a checkpoint was written. Raises `ValueError` where it is of another run."
+        "Go on where a checkpoint was written. Raises `ConfigError` that lists the settings where it is of another run."
         old, new = asdict(TrainConfig.from_json(state["config"], "the checkpoint")), asdict(self.config)
         free = _FREE | ({"epochs"} if new["epochs"] > old["epochs"] else set())  # a run may go on for longer
-        changed = [f"{k} {old[k]!r} -> {new[k]!r}" for k in old if old[k] != new[k] and k not in free]
+        changed = changes(
+            {k: v for k, v in old.items() if k not in free}, {k: new[k] for k in old if k not in free}
+        )
         if changed:
-            raise ValueError(f"the checkpoint is of another run: {'; '.join(changed)}")
+            differ = summary("the checkpoint is of another run, settings that differ", changed)
+            raise ConfigError(
+                f"{differ}\nwithout them it goes on; with them, start anew (--overwrite, or another folder)"
+            )
         _check_facts(state.get("data", self.facts), self.facts)
         for name in ("model", "optimizer", "scaler"):
             getattr(self, name).load_state_dict(state[name])
