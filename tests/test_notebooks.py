@@ -66,6 +66,10 @@ def words_per_line(path: Path) -> float:
     return words / sum(map(code_lines, cells(path, "code")))
 
 
+def exercises(path: Path) -> list[dict]:
+    return [cell for cell in cells(path, "code") if cell["source"].startswith("#| exercise")]
+
+
 # Both wings
 
 
@@ -116,7 +120,7 @@ def test_a_lesson_explains_shows_checks_and_asks(path):
     assert 2.5 <= words_per_line(path) <= 8, "three to six words of prose for a line of code"
     assert pictures(path) >= len(cells(path, "code")) // 15, "a picture every few cells"
     assert checks(path) >= 6, "what a notebook says, it checks"
-    assert "#| exercise" in str(cells(path, "code")), "exercises, with a stub"
+    assert exercises(path), "exercises, with a stub"
 
 
 @pytest.mark.parametrize("lesson, after", list(zip(LESSONS, LESSONS[1:], strict=False)), ids=lambda p: p.stem)
@@ -124,7 +128,33 @@ def test_a_lesson_leads_to_the_next(lesson, after):
     assert re.search(rf"Next: \[{after.stem[:2]} [^\]]+\]\({re.escape(after.name)}\)", prose(lesson))
 
 
+@each(LESSONS)
+def test_an_exercise_answers(path):
+    """A collapsed checker stands before each stub, the stub calls it and hears that nothing is there to check; below it
+    a collapsed solution of another name is rehearsed with wrong answers. What they hear is tested when the notebook runs."""
+    code = cells(path, "code")
+    hidden = [c["source"] for c in code if c["metadata"].get("jupyter", {}).get("source_hidden")]
+    for cell in exercises(path):
+        call = re.search(r"^(check_\w+)\((.+)\)$", cell["source"].split("\n")[-1])
+        assert call, f"the stub ends with the call of its checker: {cell['source'][:80]}"
+        check = call[1]
+        assert sum(f"@checker\ndef {check}(" in source for source in hidden) == 1, f"{check}: collapsed, once"
+        heard = "".join("".join(o.get("data", {}).get("text/plain", [])) for o in cell["outputs"])
+        assert heard.startswith("Nothing "), f"{check}: an unfilled stub hears {heard!r}"
+        rehearsed = [source for source in hidden if re.search(rf"^rehearse\(\s*{check},", source, re.M)]
+        assert len(rehearsed) == 1, f"{check}: its solution is rehearsed, collapsed, once"
+        for name in re.findall(r"^(?:def |class )?(my_\w+)", cell["source"], re.M):
+            assert not re.search(rf"\b{name}\b", "\n".join(hidden)), (
+                f"{name}: the solution has a name of its own"
+            )
+
+
 # Workshop
+
+
+@each(WORKSHOP)
+def test_a_workshop_notebook_has_no_exercises(path):
+    assert not exercises(path), "the workshop is read by whoever changes it"
 
 
 @each(WORKSHOP)

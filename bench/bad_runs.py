@@ -1,0 +1,95 @@
+"""Trainings that go wrong on purpose, each with one mistake, and how it shows: data/results/bad_runs.json.
+
+python bench/bad_runs.py        a few minutes on one thread; every run begins with the shipped weights `scenes`
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from atss_nb.cli.results import score_run
+from atss_nb.data.dota import read_dota, write_dota
+from atss_nb.model.config import ModelConfig
+from atss_nb.samples.statistics import assignment_report
+from atss_nb.scenes.scenes import write_scenes
+from atss_nb.training.checkpoints import read_log
+from atss_nb.training.loop import load_model, train
+from atss_nb.training.settings import TrainConfig, open_split
+from atss_nb.training.weights import read_weights
+from common import ROOT, arguments, command_line, machine, seconds, write
+
+SIDE, SCENES = 128, {"train": 32, "test": 16}
+COARSE = ModelConfig.small(strides=(32, 64))
+RUNS = {  # name -> what differs from the first
+    "as it should be": {},
+    "angles mirrored in the labels": {"data": "mirrored"},
+    "two classes mixed up": {"data": "mixed"},
+    "tested at half the size": {"test_size": SIDE // 2},
+    "learning rate x 1000": {"lr": 2.0, "clip_norm": 1e6},
+    "from scratch, 24 steps": {"weights": "", "epochs": 3},
+    "levels too coarse": {"weights": "", "model": COARSE, "epochs": 12},
+}
+
+
+def spoil(source: Path, target: Path, how: str) -> None:
+    "A copy of a data set with one mistake in its training labels."
+    shutil.copytree(source, target)
+    for path in (target / "train/labelTxt").glob("*.txt"):
+        labels = read_dota(path)
+        corners, names = labels.polygons.numpy().copy(), list(labels.names)
+        if how == "mirrored":  # the angle of each box counter-clockwise, its centre where it was
+            middle = corners.mean(1, keepdims=True)
+            corners = (corners - middle) * np.array([1, -1]) + middle
+        else:
+            swap = {"small-vehicle": "large-vehicle", "large-vehicle": "small-vehicle"}
+            names = [swap.get(name, name) for name in names]
+        difficult = labels.difficult
+        write_dota(path, type(labels).from_polygons(corners, names, difficult=difficult))
+
+
+def one_run(folder: Path, name: str, changes: dict) -> dict:
+    "Train with one mistake, test on clean scenes, and keep what the report says."
+    changes, out = dict(changes), folder / "runs" / name.replace(" ", "_")
+    test_size, data = changes.pop("test_size", 0), folder / changes.pop("data", "clean")
+    usual = {"weights": "scenes", "classes": read_weights("scenes").classes, "lr": 2e-3, "epochs": 4}
+    config = TrainConfig(str(data), validations=0, precision="float32", batch_size=4, **usual | changes)
+    taken = seconds(lambda: train(config, out))
+    model = load_model(out)[0]
+    report = assignment_report(open_split(config, "train"), model.assigner, model.anchor_grid)
+    if test_size:
+        config = json.loads((out / "config.json").read_text())
+        (out / "config.json").write_text(json.dumps(config | {"size": test_size}))
+    metrics = score_run(out, data=str(folder / "clean"))
+    losses = [row for row in read_log(out / "log.jsonl") if "loss" in row]
+    return {
+        "name": name,
+        "seconds": round(taken),
+        "losses": [{key: row[key] for key in ("step", "loss")} for row in losses],
+        "orphans": round(report.orphans.double().mean().item(), 4),
+        **{key: metrics[key] for key in ("AP50", "AP75", "mAP", "per_class", "errors")},
+    }
+
+
+def main() -> None:
+    arguments(command_line(__doc__))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for i, (split, count) in enumerate(SCENES.items()):
+            write_scenes(folder / "clean" / split, count, SIDE, 500 + i)
+        for how in ("mirrored", "mixed"):
+            spoil(folder / "clean", folder / how, how)
+        runs = [one_run(folder, *run) for run in RUNS.items()]
+    about = {
+        "command": "python bench/bad_runs.py",
+        "machine": machine(threads=1),
+        "side": SIDE,
+        "scenes": SCENES,
+    }
+    write(ROOT / "data/results/bad_runs.json", about | {"runs": runs})
+
+
+if __name__ == "__main__":
+    main()
