@@ -21,7 +21,7 @@ from atss_nb.training.settings import TrainConfig, open_split
 from atss_nb.training.weights import read_weights
 from common import ROOT, arguments, command_line, machine, seconds, write
 
-SIDE, SCENES = 128, {"train": 32, "test": 16}
+SIDE, SCENES = 128, {"train": 32, "test": 12}
 COARSE = ModelConfig.small(strides=(32, 64))
 RUNS = {  # name -> what differs from the first
     "as it should be": {},
@@ -29,8 +29,8 @@ RUNS = {  # name -> what differs from the first
     "two classes mixed up": {"data": "mixed"},
     "tested at half the size": {"test_size": SIDE // 2},
     "learning rate x 1000": {"lr": 2.0, "clip_norm": 1e6},
-    "from scratch, 24 steps": {"weights": "", "epochs": 3},
-    "levels too coarse": {"weights": "", "model": COARSE, "epochs": 12},
+    "from scratch, 24 steps": {"weights": ""},
+    "levels too coarse": {"weights": "", "model": COARSE, "epochs": 8},
 }
 
 
@@ -54,7 +54,7 @@ def one_run(folder: Path, name: str, changes: dict) -> dict:
     "Train with one mistake, test on clean scenes, and keep what the report says."
     changes, out = dict(changes), folder / "runs" / name.replace(" ", "_")
     test_size, data = changes.pop("test_size", 0), folder / changes.pop("data", "clean")
-    usual = {"weights": "scenes", "classes": read_weights("scenes").classes, "lr": 2e-3, "epochs": 4}
+    usual = {"weights": "scenes", "classes": read_weights("scenes").classes, "lr": 1e-3, "epochs": 3}
     config = TrainConfig(str(data), validations=0, precision="float32", batch_size=4, **usual | changes)
     taken = seconds(lambda: train(config, out))
     model = load_model(out)[0]

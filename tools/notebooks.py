@@ -34,7 +34,9 @@ def lasting(output: dict) -> bool:
 def execute(path: Path, slow: bool = False) -> dict:
     "The notebook with fresh outputs, run in its own folder."
     notebook = nbformat.read(path, 4)
-    client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": path.parent}})
+    client = NotebookClient(
+        notebook, timeout=600, startup_timeout=300, resources={"metadata": {"path": path.parent}}
+    )
     with client.setup_kernel():
         for number, cell in enumerate(notebook.cells):
             if not kept(cell, slow):
