@@ -1,15 +1,20 @@
 "What the paper's tables need: its IoU rule, its size rule, boxes of four numbers, its pyramid, its frozen norms."
 
+from dataclasses import asdict
+
 import pytest
 import torch
 from torch import nn
 
+from atss_nb.cli.main import main
 from atss_nb.geometry.boxes import hbb2obb, inside_margin, obb2hbb
 from atss_nb.model.build import build_model
 from atss_nb.model.config import ModelConfig
+from atss_nb.recipes.paper import PAPER_RECIPES, paper_model
 from atss_nb.samples.anchors import AnchorGrid
 from atss_nb.samples.assign import MaxIoU
 from atss_nb.samples.explanation import Reason
+from atss_nb.training.settings import TrainConfig
 
 
 def boxes_of(seed: int, count: int = 30) -> torch.Tensor:
@@ -85,3 +90,27 @@ def test_the_seventh_level_looks_at_the_rectified_sixth():
     *_, p6, p7 = pyramid(torch.rand(1, 3, 256, 256))
     assert (p6 < 0).any()
     assert torch.allclose(p7, pyramid.fpn.extra[-1](p6.relu()), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["paper-retinanet", "paper-fcos-sampling", "paper-retinanet-9-atss"])
+def test_rows_of_the_paper_run_by_name(name, tmp_path, capsys):
+    assert main(["train", name, "--smoke", "--out", str(tmp_path / "run")]) == 0
+    config = TrainConfig.from_json((tmp_path / "run/run/config.json").read_text())
+    assert (config.model.upright, config.format) == (True, "coco-boxes")
+    assert main(["recipes", name]) == 0
+    text = capsys.readouterr().out
+    assert "model.upright = True" in text and "published.mAP = " in text and "8/12 and 8/9" in text
+
+
+def test_every_row_of_the_paper_is_another_detector_of_any_base():
+    base = ModelConfig.small(angle="le135")
+    made = {name: paper_model(name, base) for name in PAPER_RECIPES}
+    assert len({str(config) for config in made.values()}) == len(made)
+    assert {config.angle for config in made.values()} == {"le135"} and not any(
+        c.upright for c in made.values()
+    )
+    assert paper_model("paper-k-5").k == 5 and paper_model("paper-scale-6").anchor_scale == 6
+    steps = ["", "-gn", "-giou", "-inside", "-centerness", "-imprs"]
+    rows = [asdict(made[f"paper-retinanet{end}"]) for end in steps]
+    changes = [sum(one[k] != two[k] for k in one) for one, two in zip(rows, rows[1:], strict=False)]
+    assert changes == [1, 2, 1, 1, 1]  # the loss comes with its weight

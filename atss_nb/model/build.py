@@ -57,8 +57,6 @@ def _build_backbone(
     depth, borrowed = choose(names, config.backbone, "backbone"), config.weights is not None
     pyramid = config.strides, config.channels, config.backbone_norm, config.extra_levels
     if not depth:
-        for name in ("weights", "frozen_stages", "norm_eval"):  # there are none to borrow, or to keep
-            choose({None: None}, getattr(config, name), name)
         return small_fpn(*pyramid)
     weights = config.weights if pretrained else None
     frozen = int(borrowed) if config.frozen_stages is None else config.frozen_stages
@@ -76,21 +74,19 @@ def _build_head(
     num_anchors: int,  # A anchors per location
 ) -> RetinaHead:
     "The head that a configuration describes."
-    return RetinaHead(
-        config.channels,
+    c, levels = config, len(config.strides)
+    towers = (
+        c.channels,
         num_classes,
         num_anchors,
-        config.channels,
-        config.head_convs,
-        config.head_norm,
-        config.level_scale,
-        len(config.strides),
-        config.prior,
-        config.centerness,
-        box_start=0.5 if config.regression == "point" else 0.0,
-        box_numbers=4 if config.upright else 5,
-        bias=config.head_bias,
+        c.channels,
+        c.head_convs,
+        c.head_norm,
+        c.level_scale,
+        levels,
     )
+    boxes = {"box_start": 0.5 if c.regression == "point" else 0.0, "box_numbers": 4 if c.upright else 5}
+    return RetinaHead(*towers, c.prior, c.centerness, bias=c.head_bias, **boxes)
 
 
 _CODERS: dict[str, Callable] = {

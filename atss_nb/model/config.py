@@ -74,6 +74,13 @@ def _check_together(config: "ModelConfig") -> None:
         raise ConfigError(
             f"weights is {config.weights!r}, expected None: ImageNet's weights are for batch norm"
         )
+    positive, negative, _ = config.max_iou
+    if negative > positive:
+        raise ConfigError(f"max_iou is {config.max_iou}, expected the second not above the first")
+
+
+def _check_strides(config: "ModelConfig") -> None:
+    "Whether the levels are doubling. Raises `ConfigError`."
     first = (*config.strides, 0)[0]
     if first not in (4, 8, 16, 32) or config.strides != tuple(
         first * 2**i for i in range(len(config.strides))
@@ -81,9 +88,6 @@ def _check_together(config: "ModelConfig") -> None:
         raise ConfigError(
             f"strides is {config.strides}, expected doubling strides, the first in 4, 8, 16, 32"
         )
-    positive, negative, _ = config.max_iou
-    if negative > positive:
-        raise ConfigError(f"max_iou is {config.max_iou}, expected the second not above the first")
 
 
 @record
@@ -171,6 +175,7 @@ class ModelConfig:
 
     def __post_init__(self):
         _check_together(self)
+        _check_strides(self)
 
     @classmethod
     def small(cls, **changes) -> "ModelConfig":
