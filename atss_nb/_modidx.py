@@ -1470,6 +1470,7 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                                                               'atss_nb/inference/views.py'),
                                          'atss_nb.inference.views._orient_back': ( 'course/huge_images.html#_orient_back',
                                                                                    'atss_nb/inference/views.py'),
+                                         'atss_nb.inference.views.ahead': ('course/huge_images.html#ahead', 'atss_nb/inference/views.py'),
                                          'atss_nb.inference.views.batch_views': ( 'course/huge_images.html#batch_views',
                                                                                   'atss_nb/inference/views.py'),
                                          'atss_nb.inference.views.merge_views': ( 'course/huge_images.html#merge_views',
