@@ -142,7 +142,7 @@ def differences(recipe: Recipe) -> dict[str, tuple[Any, Any]]:
         {setting: (ours, the source's)}
     """
     ours = resolved(recipe)
-    theirs = source_values(recipe.name)
+    theirs = source_values(recipe.name) if recipe.name in RECIPES else {}  # the paper's say it themselves
     return {name: (ours.get(name), value) for name, value in theirs.items() if ours.get(name) != value}
 
 

@@ -22,6 +22,7 @@ class Data:
     """Which images are learnt from, and how they are cut.
 
     Attributes:
+        classes: (): those in the training labels
         train: split that is learnt from
         test: split that is scored; DOTA's has no public labels
         tiling: None: whole images
@@ -32,7 +33,7 @@ class Data:
     """
 
     name: str = "DOTA-v1.0"
-    format: Literal["dota", "hrsc2016", "dior-r"] = "dota"
+    format: Literal["dota", "hrsc2016", "dior-r", "coco-boxes"] = "dota"
     classes: Tuple[str] = DOTA_V10_CLASSES
     train: str = "trainval"
     test: str = "test"
@@ -113,7 +114,7 @@ class Published:
         metric: of AP50
     """
 
-    AP50: _Percent
+    AP50: _Percent | None = None
     AP75: _Percent | None = None
     mAP: _Percent | None = None
     metric: Literal["voc07", "area"] = "voc07"
