@@ -168,7 +168,8 @@ def _coco_object(path: Path, place: str, one: dict, name: str, boxes: bool) -> D
 def _tell_masks(path: Path, root: dict) -> None:
     "Say how outlines of many corners are taken, where most of them are that."
     parts = [one.get("segmentation") for one in root["annotations"] if isinstance(one, dict)]
-    masks = sum(isinstance(p, dict) or (isinstance(p, list) and len(np.ravel(p[:1])) > 8) for p in parts)
+    first = (p[0] if isinstance(p, list) and p and isinstance(p[0], list) else p for p in parts)
+    masks = sum(isinstance(p, dict) or (isinstance(p, list) and len(p) > 8) for p in first)
     if masks * 2 > len(parts):
         warn(
             f"{path}: {masks} of {len(parts)} objects are masks, read as the smallest turned boxes around "

@@ -78,7 +78,8 @@ def _repaired(
 ) -> np.ndarray:  # (M,) bool
     "The detections that become hits: of those meant for a free object the surest one."
     order = np.argsort(-matched.dets.extra, kind="stable")
-    order = order[(meant[order] >= 0) & free[meant[order]]]
+    order = order[meant[order] >= 0]
+    order = order[free[meant[order]]]
     repaired = np.zeros(len(meant), bool)
     repaired[order[np.unique(meant[order], return_index=True)[1]]] = True
     return repaired
