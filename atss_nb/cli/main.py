@@ -14,6 +14,7 @@ import subprocess
 import sys
 import webbrowser
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import TextIO
 
@@ -61,7 +62,7 @@ def _is_kept(name: str) -> bool:
 
 def _lesson_files() -> dict[str, Path]:  # place in the working copy -> source
     "The notebooks, and what they link to; the sample data and the map of the house only in a clone."
-    package = Path(__file__).resolve().parent.parent
+    package = Path(str(files("atss_nb")))
     clone = (package.parent / "nbs/index.ipynb").exists()
     roots = {"nbs": package.parent / "nbs" if clone else package / "notebooks"}
     roots |= {"data": package.parent / "data"} if clone else {}
@@ -85,6 +86,7 @@ def _copy_lessons(
         if there.exists() and fingerprint(there) not in (copied.get(name), new):
             there = there.with_suffix(f".new{there.suffix}")
             beside.append(str(there))
+        there.parent.mkdir(parents=True, exist_ok=True)
         with replacing(there) as draft:
             shutil.copyfile(source, draft)
         copied[name] = new
@@ -120,8 +122,7 @@ _LAB = {
 
 def _explorer_of(args: argparse.Namespace):  # the explorer that is asked for
     "An explorer with what it shall show. Raises `ValueError` where it cannot show that."
-    from atss_nb.explore.microscope import labelled_image
-    from atss_nb.explore.page import make_explorer
+    from atss_nb.explore.page import labelled_image, make_explorer
 
     if args.name == "player":
         return make_explorer("player", args.run.resolve())

@@ -139,7 +139,7 @@ class Explorer extends Drawing {
     this.observers = [new ResizeObserver(() => this.fit()), new MutationObserver(() => this.restyle())];
     this.observers[0].observe(this.root);
     for (const node of [document.body, document.documentElement]) this.observers[1].observe(node, { attributes: true });
-    this.callbacks = { "change:answer": () => this.receive(), "change:scene": () => this.adopt(), "change:picture": () => this.receivePicture(), "change:extent": () => this.refit() };
+    this.callbacks = { "change:answer": () => this.receive(), "change:scene": () => this.adopt(), "change:picture": () => this.receivePicture(), "change:extent": () => this.refit(), "change:trouble": () => this.tellAll() };
     for (const { name } of this.controls) this.callbacks[`change:${name}`] = () => this.adoptSetting();
     for (const [name, act] of Object.entries(this.callbacks)) this.model.on(name, act);
   }
@@ -278,7 +278,6 @@ class Explorer extends Drawing {
   // Python's answer to what is shown must be what is shown.
   confirm(answer) {
     if (answer.request !== this.asked || this.dirty) return;
-    this.trouble = answer.trouble;
     this.root.dataset.python = answer.error ? "silent" : agree(answer, this.answer) ? "same" : "other";
     this.tellAll();
   }
@@ -324,6 +323,7 @@ class Explorer extends Drawing {
       const bytes = new Uint8Array(await file.arrayBuffer());
       this.model.set("extent", [image.height, image.width]);
       this.model.set("picture", new DataView(bytes.buffer));
+      this.model.set("trouble", "");
       this.opened(file.name);
       this.changed();
     } catch {
@@ -339,9 +339,12 @@ class Explorer extends Drawing {
     this.status.classList.toggle("bad", bad);
   }
 
+  // What is written belongs to the scene as it is: a twin answers first.
   tellAll() {
+    if (this.local && this.dirty) return this.answerHere();
     const { error, notes = [] } = this.answer;
-    const said = [...(error ? [`${this.local ? "Not possible" : "Python says"}: ${error}`] : []), ...(this.trouble ? [this.trouble] : []), ...notes];
+    const trouble = this.model.get("trouble");
+    const said = [...(error ? [`${this.local ? "Not possible" : "Python says"}: ${error}`] : []), ...(trouble ? [trouble] : []), ...notes];
     const { python } = this.root.dataset;
     const confirmed = { same: "✓ Python says the same", other: "Python says something else: please report this scene" }[python] ?? "";
     this.say(said.join(" · ") || confirmed, !!said.length || python === "other");
@@ -703,6 +706,7 @@ class Explorer extends Drawing {
     if (!known) return;
     event.preventDefault();
     event.stopPropagation();
+    this.tellAll();
     const box = this.boxes[this.selected];
     if (plain(box ?? [])) this.voice.textContent = `object ${this.selected + 1} of ${this.boxes.length}: x ${number(box[0], 0)}, y ${number(box[1], 0)}, ${number(box[2], 0)} by ${number(box[3], 0)} pixels, ${number(box[4] / DEGREE, 0)} degrees. ${this.spoken()}`;
   }

@@ -32,7 +32,9 @@ class Served extends Values {
   async save_changes() {
     const { scene, extent, controls } = this.values;
     const settings = Object.fromEntries(controls.map(({ name }) => [name, this.values[name]]));
-    const reply = await fetch(this.address, { method: "POST", body: JSON.stringify({ extent, ...settings, scene }) });
+    const body = JSON.stringify({ extent, ...settings, scene });
+    const reply = await fetch(this.address, { method: "POST", body }).catch(() => null);
+    if (!reply?.ok) return; // the command has ended: the page says so where it has to wait
     const { picture, ...changed } = await reply.json();
     for (const [name, value] of Object.entries(changed)) if (name === "answer" || !same(value, this.get(name))) this.set(name, value);
     if (picture != null) this.set("picture", bytesOf(picture));
