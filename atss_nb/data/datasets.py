@@ -221,9 +221,9 @@ class DotaDataset(DetectionDataset):
         """
         folder, problems = Path(folder), []
         images = pair_folder(folder, "", problems, labels)
-        for one in (one for one in images if one.label):
+        for one in images:
             with collecting(problems):
-                one.annotation = read_dota(one.label, classes)
+                one.annotation = read_dota(one.label, classes) if one.label else None
         known = labels == "required" or any(one.label for one in images)
         settle(images if known else [], problems, ".txt", labels)
         raise_problems(folder, problems)

@@ -186,7 +186,7 @@ def train(
     """
     out = Path(out)
     state = load_checkpoint(out / "last.pt") if resume and (out / "last.pt").exists() else None
-    run = Trainer(config, device, steps, state and state.get("taken"))
+    run = Trainer(config, device, steps, state.get("taken") if state else None)
     with (
         _open_run(run, out, state, tensorboard) as log,
         explain_out_of_memory(run.config),
