@@ -1,5 +1,7 @@
 "Predictions keep modes, sizes, order and digits."
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from atss_nb.evaluation.evaluate import evaluate
 from atss_nb.evaluation.task1 import read_task1, write_task1
 from atss_nb.geometry.boxes import obb2poly
 from atss_nb.inference.predict import predict, predict_each
+from atss_nb.inference.views import ahead
 from atss_nb.model.build import build_model
 from atss_nb.model.config import ModelConfig
 from atss_nb.model.detect import detect, predict_dataset
@@ -232,3 +235,27 @@ def test_task1_refuses_ids_that_break_the_format(tmp_path):
         with pytest.raises(ValueError, match="image"):
             write_task1(tmp_path, predictions)
     assert list(tmp_path.iterdir()) == []
+
+
+# views that are made while others are answered
+
+
+def test_ahead_keeps_the_order_and_the_place_of_an_error():
+    def items():
+        yield from (1, 2, 3)
+        raise OSError("the fourth is broken")
+
+    seen = []
+    with pytest.raises(OSError, match="the fourth"):
+        for item in ahead(items(), 2):
+            seen.append(item)
+    assert seen == [1, 2, 3]
+    assert list(ahead(iter([]), 4)) == []
+
+
+def test_ahead_makes_no_more_when_nobody_listens():
+    made, before = [], threading.active_count()
+    listening = ahead((made.append(i) or i for i in range(100)), 3)
+    assert next(listening) == 0
+    listening.close()
+    assert len(made) <= 5 and threading.active_count() == before

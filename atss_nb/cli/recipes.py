@@ -13,9 +13,10 @@ from ..core.outputs import claim_files
 
 def _recipes(args: argparse.Namespace) -> None:
     "List the rows of the result table, or everything that one of them does."
-    from atss_nb.recipes.recipes import describe, find_recipe, override, recipe_table
+    from atss_nb.recipes.ledger import explain
+    from atss_nb.recipes.recipes import find_recipe, override, recipe_table
 
-    print("\n".join(describe(override(find_recipe(args.name), args.set))) if args.name else recipe_table())
+    print("\n".join(explain(override(find_recipe(args.name), args.set))) if args.name else recipe_table())
 
 
 _RECIPES = {

@@ -23,6 +23,7 @@ from .inputs import is_one_image, open_images
 from atss_nb.inference.views import (
     VIEWS,
     View,
+    ahead,
     batch_views,
     merge_views,
     plan_passes,
@@ -153,6 +154,7 @@ def predict_each(
     total = None if stream else sum(math.prod(size_of(image)) for image in images)
     plan = partial(plan_passes, fit=size, window=window, overlap=overlap, scales=scales)
     opened = _opened_views(images, plan, orientations, waiting)
+    opened = opened if stream else ahead(opened, batch_size)  # what a camera shows next nobody knows
     with tqdm(total=total, desc="predicting", unit="px", unit_scale=True, disable=not progress) as bar:
         for i, one in enumerate(_answered(model, opened, waiting, batch_size, precision, bar)):
             bar.set_postfix_str(f"{i + 1} images", refresh=False)

@@ -28,12 +28,12 @@ def _atss(config: ModelConfig) -> ATSS:
 
 def _max_iou(config: ModelConfig) -> MaxIoU:
     positive, negative, least = config.max_iou
-    return MaxIoU(positive, negative, least)
+    return MaxIoU(positive, negative, least, inside=config.iou_inside)
 
 
 def _center(config: ModelConfig) -> CenterSampling:
     ends = [-1, *(8 * s for s in config.strides[:-1]), float("inf")]
-    return CenterSampling(ranges=tuple(zip(ends[:-1], ends[1:], strict=True)))
+    return CenterSampling(config.center_radius, tuple(zip(ends[:-1], ends[1:], strict=True)))
 
 
 _ASSIGNERS: dict[str, Callable[[ModelConfig], ATSS | MaxIoU | CenterSampling]] = {
@@ -57,13 +57,15 @@ def _build_backbone(
     depth, borrowed = choose(names, config.backbone, "backbone"), config.weights is not None
     pyramid = config.strides, config.channels, config.backbone_norm, config.extra_levels
     if not depth:
-        for name in ("weights", "frozen_stages", "norm_eval"):  # there are none to borrow, or to keep
-            choose({None: None}, getattr(config, name), name)
         return small_fpn(*pyramid)
     weights = config.weights if pretrained else None
     frozen = int(borrowed) if config.frozen_stages is None else config.frozen_stages
     norm_eval = borrowed if config.norm_eval is None else config.norm_eval
-    return resnet_fpn(depth, *pyramid, weights=weights, frozen_stages=frozen, norm_eval=norm_eval)
+    made = resnet_fpn(depth, *pyramid, weights=weights, frozen_stages=frozen, norm_eval=norm_eval)
+    norms = (part for part in made.body.modules() if isinstance(part, nn.BatchNorm2d))
+    for norm in norms if config.norm_frozen else ():
+        norm.requires_grad_(False)
+    return made
 
 
 def _build_head(
@@ -72,24 +74,24 @@ def _build_head(
     num_anchors: int,  # A anchors per location
 ) -> RetinaHead:
     "The head that a configuration describes."
-    return RetinaHead(
-        config.channels,
+    c, levels = config, len(config.strides)
+    towers = (
+        c.channels,
         num_classes,
         num_anchors,
-        config.channels,
-        config.head_convs,
-        config.head_norm,
-        config.level_scale,
-        len(config.strides),
-        config.prior,
-        config.centerness,
-        box_start=0.5 if config.regression == "point" else 0.0,
+        c.channels,
+        c.head_convs,
+        c.head_norm,
+        c.level_scale,
+        levels,
     )
+    boxes = {"box_start": 0.5 if c.regression == "point" else 0.0, "box_numbers": 4 if c.upright else 5}
+    return RetinaHead(*towers, c.prior, c.centerness, bias=c.head_bias, **boxes)
 
 
 _CODERS: dict[str, Callable] = {
-    "box": DeltaXYWHA.preset,
-    "point": lambda angle: DistanceLTRB(angle, in_sides=True),
+    "box": lambda angle, stds: DeltaXYWHA.preset(angle, stds=stds),
+    "point": lambda angle, _: DistanceLTRB(angle, in_sides=True),
 }
 
 
@@ -118,6 +120,6 @@ def build_model(config: ModelConfig, num_classes: int, pretrained: bool = True) 
         model = FasterRCNN(backbone, grid, assigner, num_classes, config)
     else:
         head = _build_head(config, num_classes, num_anchors=len(grid.sizes(1)))
-        coder = choose(_CODERS, config.regression, "regression")(angle)
+        coder = choose(_CODERS, config.regression, "regression")(angle, config.box_stds)
         model = RetinaNet(backbone, head, grid, coder, assigner, config)
     return model.to(memory_format=torch.channels_last)

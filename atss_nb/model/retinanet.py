@@ -23,6 +23,7 @@ from atss_nb.model.losses import (
     rotated_iou_loss,
     smooth_l1_loss,
 )
+from .rpn import upright_boxes
 from .targets import DEFAULT_HOOKS, AnchorTargets, RunHooks, normalized_batch
 from ..samples.anchors import AnchorGrid, Anchors
 from ..samples.coders import Coder
@@ -182,6 +183,12 @@ class RetinaNet(DetectionModel):
                 for i, x in enumerate(images)
             ]
 
+    def assign(self, anchors: Anchors, targets: Sequence[dict]) -> AnchorTargets:
+        "What anchors learn from targets, both on one device; with four numbers a box, the upright boxes around objects."
+        if self.config.upright:
+            targets = [{**t, "boxes": upright_boxes(t["boxes"])} for t in targets]
+        return super().assign(anchors, targets)
+
     def anchor_targets(self, targets: Sequence[dict], size: tuple[int, int]) -> AnchorTargets:
         """`assign` where the targets are if the assigner is quick there, else on the model's device; the answer is sent there.
 
@@ -190,6 +197,6 @@ class RetinaNet(DetectionModel):
             size: H, W of the padded batch [px]
         """
         device = next(self.parameters()).device
-        home = targets[0]["boxes"].device if self.assigner.on_host else device
+        home = targets[0]["boxes"].device  # a processor is quick enough, while a GPU computes maps
         matched = self.assign(self.anchor_grid(size, home), send_targets(targets, home))
         return AnchorTargets(*(send(x, device) for x in matched))

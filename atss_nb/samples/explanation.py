@@ -6,7 +6,7 @@ __all__ = ['PerImage', 'Assignment', 'Reason', 'Explanation', 'Assigner']
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from torch import Tensor
 
@@ -79,13 +79,7 @@ PerImage: TypeAlias = Tensor | list[Tensor]  # of one image, or one tensor for e
 
 
 class Assigner(Protocol):
-    """A rule that decides which anchors learn which ground truth; a rule of your own needs `explain` alone.
-
-    Attributes:
-        on_host: quick enough on a processor, while a GPU is busy with something else
-    """
-
-    on_host: ClassVar[bool]
+    "A rule that decides which anchors learn which ground truth; a rule of your own needs `explain` alone."
 
     def __call__(self, anchors: Anchors, gt_boxes: PerImage, ignore: PerImage | None = None) -> Assignment:
         """Which ground truth each anchor learns; ValueError for what cannot be a ground truth.

@@ -4,7 +4,7 @@
 
 __all__ = ['BestOverlaps', 'best_overlaps']
 
-from math import cos, sin, sqrt
+from math import cos, sin
 from typing import NamedTuple
 
 import numpy as np
@@ -19,20 +19,68 @@ from .nearest import level_table, span
 
 
 @kernel
-def _overlapping(x, y, w, h, t, boxes, levels, reach, index, iou):
-    "List all anchors that overlap a ground truth; returns how many."
-    n, size, c, s = 0, sqrt(w * w + h * h) / 2, cos(t), sin(t)
+def _half_extent(w, h, t):
+    "Half the sides of the upright box around a box."
+    c, s = abs(cos(t)), abs(sin(t))
+    return (w * c + h * s) / 2, (w * s + h * c) / 2
+
+
+@kernel
+def _best_at_center(x, y, w, h, t, boxes, levels):
+    "The highest IoU with the anchors of the cells around the center; 0 where no level is a grid."
+    top, c, s = 0.0, cos(t), sin(t)
     for v in range(len(levels)):
         level = levels[v]
-        row, last_row = span(y, size + reach[v], level, level.height)
-        col, last_col = span(x, size + reach[v], level, level.width)
-        for r in range(row, last_row):
-            first = level.start + r * level.width * level.per
-            for i in range(first + col * level.per, first + last_col * level.per):
-                ax, ay, aw, ah, at = read_box(boxes, i)
-                iou[n], index[n] = pair_iou(x, y, w, h, t, c, s, ax, ay, aw, ah, at), i
-                n += iou[n] > 0
+        if level.stride > 0:
+            row, last_row = span(y, level.stride / 2, level, level.height)
+            col, last_col = span(x, level.stride / 2, level, level.width)
+            if row < last_row and col < last_col:
+                first = level.start + (row * level.width + col) * level.per
+                for i in range(first, first + level.per):
+                    ax, ay, aw, ah, at = read_box(boxes, i)
+                    top = max(top, pair_iou(x, y, w, h, t, c, s, ax, ay, aw, ah, at))
+    return top
+
+
+@kernel
+def _windows(x, y, ex, ey, area, level, box, least):
+    "Rows and columns in which an anchor of this shape may overlap by so much IoU: first and last + 1 of each."
+    _, _, aw, ah, at = box
+    shared = least * (area + aw * ah) / (1 + least)
+    if shared > min(area, aw * ah):
+        return 0, 0, 0, 0
+    fx, fy = _half_extent(aw, ah, at)
+    wide, tall = 2 * min(ex, fx), 2 * min(ey, fy)
+    down = ey + fy - (shared / wide if wide > 0 else 0.0)
+    right = ex + fx - (shared / tall if tall > 0 else 0.0)
+    row, last_row = span(y, down, level, level.height)
+    col, last_col = span(x, right, level, level.width)
+    return row, last_row, col, last_col
+
+
+@kernel
+def _overlapping(x, y, w, h, t, boxes, levels, least, index, iou):
+    "List the anchors that overlap a ground truth, none that does by `least` left out; returns how many."
+    n, c, s = 0, cos(t), sin(t)
+    ex, ey = _half_extent(w, h, t)
+    for v in range(len(levels)):
+        level = levels[v]
+        shapes = level.per if level.stride > 0 else level.per * level.height * level.width
+        for p in range(shapes):
+            box = read_box(boxes, level.start + p)
+            row, last_row, col, last_col = _windows(x, y, ex, ey, w * h, level, box, least)
+            if level.stride == 0:  # every anchor has a shape of its own, and its one place
+                row, last_row, col, last_col = 0, min(last_row, 1), 0, min(last_col, 1)
+            for r in range(row, last_row):
+                for q in range(col, last_col):
+                    i = level.start + (r * level.width + q) * level.per + p
+                    ax, ay, aw, ah, at = read_box(boxes, i)
+                    iou[n], index[n] = pair_iou(x, y, w, h, t, c, s, ax, ay, aw, ah, at), i
+                    n += iou[n] > 0
     return n
+
+
+_SLACK = 1e-9  # more than bounds and overlaps are rounded by: a pair at a threshold is looked at
 
 
 class BestOverlaps(NamedTuple):
@@ -50,11 +98,12 @@ class BestOverlaps(NamedTuple):
 
 
 @kernel
-def _stream(boxes, levels, reach, min_pos, gts, image, best, owner, reserved):
+def _stream(boxes, levels, least, min_pos, gts, image, best, owner, reserved):
     index, iou = np.empty(len(boxes) + 1, np.int64), np.empty(len(boxes) + 1)
     for g in range(len(gts)):
         x, y, w, h, t = gts[g]
-        n = _overlapping(x, y, w, h, t, boxes, levels, reach, index, iou)
+        low = min(least, _best_at_center(x, y, w, h, t, boxes, levels)) if min_pos < np.inf else least
+        n = _overlapping(x, y, w, h, t, boxes, levels, max(low - _SLACK, 0.0), index, iou)
         top = iou[:n].max() if n > 0 else 0.0
         for j in range(n):
             slot, reserve = image[g] * len(boxes) + index[j], iou[j] >= top - ROUNDING and top >= min_pos
@@ -62,11 +111,12 @@ def _stream(boxes, levels, reach, min_pos, gts, image, best, owner, reserved):
                 best[slot], owner[slot], reserved[slot] = iou[j], g, reserve
 
 
-def best_overlaps(anchors: Anchors, truths: GroundTruths, min_pos: float) -> BestOverlaps:
-    """Look at every pair that overlaps once, and keep the best of each anchor.
+def best_overlaps(anchors: Anchors, truths: GroundTruths, min_pos: float, least: float = 0.0) -> BestOverlaps:
+    """Look at every pair that may matter once, and keep the best of each anchor.
 
     Args:
         min_pos: IoU from which the best anchors of a ground truth are reserved; inf: none are
+        least: IoU below which nobody asks who owns an anchor that is not reserved
     """
     if truths.boxes.device.type != "cpu":
         return _best_overlaps_on(anchors, truths, min_pos)
@@ -75,10 +125,8 @@ def best_overlaps(anchors: Anchors, truths: GroundTruths, min_pos: float) -> Bes
         torch.full(truths.shape, len(truths.boxes)),
         torch.zeros(truths.shape, dtype=torch.bool),
     )
-    sides = [anchors.boxes[v.start : v.start + v.per_location, 2:4] for v in anchors.levels]
-    reach = np.array([s.norm(dim=1).max().item() / 2 if len(s) else 0.0 for s in sides])
     arrays = [v.numpy() for v in (truths.boxes, truths.image, *(column.view(-1) for column in best))]
-    _stream(anchors.boxes.numpy(), level_table(anchors), reach, min_pos, *arrays)
+    _stream(anchors.boxes.numpy(), level_table(anchors), least, min_pos, *arrays)
     return best
 
 

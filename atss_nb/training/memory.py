@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..model.build import build_assigner, build_model
+from ..model.build import build_model
 from ..model.config import ModelConfig
 from ..model.targets import LateCheck, RunHooks
 from .settings import TrainConfig
@@ -47,8 +47,8 @@ class LiveMemory(TorchDispatchMode):
 
 
 def _countable(model: ModelConfig) -> bool:
-    "Whether a step never asks the device for a number."
-    return not model.second_stage and build_assigner(model).on_host
+    "Whether a step never asks the device for a number, as the proposals of a second stage do."
+    return not model.second_stage
 
 
 def step_memory(
@@ -70,7 +70,7 @@ def step_memory(
         its history is that of one step, in float32
     """
     if not _countable(config.model):
-        raise ValueError("model: expected one stage, and an assigner that runs on the processor")
+        raise ValueError("model: expected one stage")
     config = replace(config, precision="float32")
     model = build_model(config.model, num_classes, pretrained=False).to(device)
     model.run_hooks, optimizer = RunHooks(check=LateCheck()), make_optimizer(model, config)
