@@ -180,7 +180,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 _PREDICT = {
-    "run": {"type": Path, "help": "run folder, checkpoint, or weights that come along: scenes"},
+    "run": {"type": Path, "help": "run folder, checkpoint, or weights that come along: scenes, hit-uav"},
     "images": {
         "type": Path,
         "nargs": "+",

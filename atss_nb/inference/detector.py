@@ -89,7 +89,7 @@ def load(path: str | Path, device: str = "auto") -> Detector:
 
     Args:
         path: a run folder, a file (checkpoint, .safetensors, .onnx, .pt2), or weights that come along:
-            "scenes"
+            "scenes", "hit-uav"
         device: "cpu", "cuda" or "auto": a GPU where there is one; an exported file stays on the CPU
     """
     if Path(path).suffix in EXPORTED:
