@@ -64,8 +64,9 @@ def checks(path: Path) -> int:
 
 
 def words_per_line(path: Path) -> float:
-    words = sum(len(cell["source"].split()) for cell in cells(path, "markdown"))
-    return words / sum(map(code_lines, cells(path, "code")))
+    "Display equations are not prose."
+    text = (re.sub(r"\$\$.*?\$\$", "", cell["source"], flags=re.S) for cell in cells(path, "markdown"))
+    return sum(len(words.split()) for words in text) / sum(map(code_lines, cells(path, "code")))
 
 
 def exercises(path: Path) -> list[dict]:

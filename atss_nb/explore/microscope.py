@@ -186,6 +186,33 @@ def _candidate_row(
     return numbers | about | {"positive": positive}
 
 
+def _import_lines(rule: ATSS | MaxIoU | CenterSampling, upright: bool) -> list[str]:
+    "What the program of a scene imports."
+    lines = ["from math import inf", ""] if "inf" in repr(rule) else []
+    lines += ["import torch", ""]
+    lines += ["from atss_nb.geometry.boxes import hbb2obb, obb2hbb"] if upright else []
+    lines += ["from atss_nb.samples.anchors import AnchorGrid"]
+    return [*lines, f"from atss_nb.samples.assign import {type(rule).__name__}", ""]
+
+
+def _scene_code(
+    boxes: Tensor,  # (G, 5)
+    extent: tuple[int, int],  # H, W [px]
+    grid: AnchorGrid,
+    rule: ATSS | MaxIoU | CenterSampling,
+    upright: bool,  # compare the upright boxes around
+) -> str:
+    "A scene as a program that gives the same assignment."
+    rows = "".join(f"    {[round(v, 6) for v in row]},\n" for row in boxes.tolist())
+    start = (
+        f"boxes = torch.tensor([  # cx, cy, w, h [px], angle [rad]\n{rows}], dtype=torch.float64).view(-1, 5)"
+    )
+    lines = [*_import_lines(rule, upright), start]
+    lines += ["boxes = hbb2obb(obb2hbb(boxes))"] if upright else []
+    lines += [f"anchors = {grid!r}({tuple(extent)})", f"explanation = {rule!r}.explain(anchors, boxes)"]
+    return "\n".join([*lines, "print(explanation.assignment.gt_index.unique(return_counts=True))"]) + "\n"
+
+
 _RULES = ("ATSS", "MaxIoU", "centre sampling")
 _OVERLAPS = (("oriented", False), ("horizontal", True))
 _RATIOS = (0.5, 1.0, 2.0)  # h / w; those and the three sizes of an octave make RetinaNet's nine
