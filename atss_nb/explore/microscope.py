@@ -14,7 +14,7 @@ from .explorers import Explorer, control
 from ..geometry.boxes import hbb2obb, obb2hbb
 from ..samples.anchors import AnchorGrid, Anchors
 from ..samples.assign import ATSS, CenterSampling, MaxIoU
-from ..samples.explanation import Explanation, Reason
+from ..samples.explanation import Assigner, Explanation, Reason
 from ..scenes.scenes import make_scene
 
 
@@ -59,12 +59,9 @@ def _why(
     return _WHY[Reason(int(explanation.reason[g, c]))].format(**numbers)
 
 
-_Rule = ATSS | MaxIoU | CenterSampling
-
-
 def _candidates(
     explanation: Explanation,
-    rule: _Rule,
+    rule: Assigner,
     g: int,  # ground truth
 ) -> Tensor:  # (C',) columns
     "The candidates of a ground truth; of MaxIoU, whose candidates are all anchors, those that overlap it."
@@ -83,7 +80,7 @@ _NONE = {
 
 def _why_none(
     explanation: Explanation,
-    rule: _Rule,
+    rule: Assigner,
     g: int,  # a ground truth without a positive anchor
 ) -> str:
     "Why an object learns nothing."
@@ -95,7 +92,7 @@ def _why_none(
 
 def _shown_columns(
     explanation: Explanation,
-    rule: _Rule,
+    rule: Assigner,
     g: int,  # ground truth
     most: int = 150,  # candidates
 ) -> Tensor:  # (C',) columns, in order
@@ -108,7 +105,7 @@ def _shown_columns(
 
 def _shown_rows(
     explanation: Explanation,
-    rule: _Rule,
+    rule: Assigner,
     anchors: Anchors,
     g: int,  # ground truth
 ) -> list[list]:  # anchor, level, x, y [px], IoU, reason
@@ -121,7 +118,7 @@ def _shown_rows(
     return [list(row) for row in rows]
 
 
-def _overview(explanation: Explanation, rule: _Rule, anchors: Anchors) -> dict:
+def _overview(explanation: Explanation, rule: Assigner, anchors: Anchors) -> dict:
     "Counts and orphans as the page shows them."
     gt_index = explanation.assignment.gt_index
     counts = {"positives": (gt_index >= 0).sum(), "ignored": (gt_index == -2).sum(), "anchors": len(anchors)}
@@ -146,7 +143,7 @@ def _per_level(explanation: Explanation, anchors: Anchors) -> list[dict]:
 
 def _thresholds(
     explanation: Explanation,
-    rule: _Rule,
+    rule: Assigner,
     g: int,  # ground truth
 ) -> list[dict]:  # x, label; the last one is what a positive needs
     "The lines that a rule draws through the IoUs of a ground truth's candidates."
@@ -158,7 +155,7 @@ def _thresholds(
     return []
 
 
-def _object_rows(explanation: Explanation, rule: _Rule) -> list[dict]:
+def _object_rows(explanation: Explanation, rule: Assigner) -> list[dict]:
     "The numbers of each ground truth."
     rows = []
     for g, iou in enumerate(explanation.iou):
@@ -186,44 +183,16 @@ def _candidate_row(
     return numbers | about | {"positive": positive}
 
 
-def _import_lines(rule: ATSS | MaxIoU | CenterSampling, upright: bool) -> list[str]:
-    "What the program of a scene imports."
-    lines = ["from math import inf", ""] if "inf" in repr(rule) else []
-    lines += ["import torch", ""]
-    lines += ["from atss_nb.geometry.boxes import hbb2obb, obb2hbb"] if upright else []
-    lines += ["from atss_nb.samples.anchors import AnchorGrid"]
-    return [*lines, f"from atss_nb.samples.assign import {type(rule).__name__}", ""]
-
-
-def _scene_code(
-    boxes: Tensor,  # (G, 5)
-    extent: tuple[int, int],  # H, W [px]
-    grid: AnchorGrid,
-    rule: ATSS | MaxIoU | CenterSampling,
-    upright: bool,  # compare the upright boxes around
-) -> str:
-    "A scene as a program that gives the same assignment."
-    rows = "".join(f"    {[round(v, 6) for v in row]},\n" for row in boxes.tolist())
-    start = (
-        f"boxes = torch.tensor([  # cx, cy, w, h [px], angle [rad]\n{rows}], dtype=torch.float64).view(-1, 5)"
-    )
-    lines = [*_import_lines(rule, upright), start]
-    lines += ["boxes = hbb2obb(obb2hbb(boxes))"] if upright else []
-    lines += [f"anchors = {grid!r}({tuple(extent)})", f"explanation = {rule!r}.explain(anchors, boxes)"]
-    return "\n".join([*lines, "print(explanation.assignment.gt_index.unique(return_counts=True))"]) + "\n"
-
-
 _RULES = ("ATSS", "MaxIoU", "centre sampling")
 _OVERLAPS = (("oriented", False), ("horizontal", True))
 _RATIOS = (0.5, 1.0, 2.0)  # h / w; those and the three sizes of an octave make RetinaNet's nine
 _TILINGS = [("1", ((1.0,), 1)), ("3 shapes", (_RATIOS, 1)), ("3 sizes", ((1.0,), 3)), ("9", (_RATIOS, 3))]
-_LOOK = {"options": _OVERLAPS, "kind": "list"}
 
 
 class _Side(NamedTuple):
     "One half of the picture: a rule, the boxes that it compares, its anchors."
 
-    rule: _Rule
+    rule: Assigner
     upright: bool  # compare the upright boxes around
     grid: AnchorGrid
 
@@ -233,11 +202,11 @@ class Microscope(Explorer, js="assign microscope"):
 
     rule = control(Unicode("ATSS"), "rule", options=_RULES, kind="list", side=1)
     k = control(Int(9), "k", min=1, max=30, side=1)
-    upright = control(Bool(False), "IoU", side=1, **_LOOK)
+    upright = control(Bool(False), "IoU", options=_OVERLAPS, kind="list", side=1)
     tiling = control(Any(_TILINGS[0][1]), "anchors", options=_TILINGS, kind="list", side=1)
     other_rule = control(Unicode("MaxIoU"), "rule", options=(*_RULES, "nothing"), kind="list", side=2)
     other_k = control(Int(9), "k", min=1, max=30, side=2)
-    other_upright = control(Bool(False), "IoU", side=2, **_LOOK)
+    other_upright = control(Bool(False), "IoU", options=_OVERLAPS, kind="list", side=2)
     other_tiling = control(Any(_TILINGS[0][1]), "anchors", options=_TILINGS, kind="list", side=2)
     scale = control(Float(4.0), "anchor scale", min=1, max=8, step=0.25)
     offset = control(Float(0.0), "centre offset", min=0, max=1, step=0.05)

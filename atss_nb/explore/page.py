@@ -72,12 +72,14 @@ def labelled_image(data: str | Path, name: str | None = None) -> tuple[Path, Ten
     Returns:
         image, (G, 5) boxes, their class names
     """
-    images = {i.name: i for i in read_dataset(None, data).images if i.image and i.annotation is not None}
+    images = {
+        i.name: (i.image, i.annotation) for i in read_dataset(None, data).images if i.image and i.annotation
+    }
     if not images:
         raise ValueError(f"{data}: no image there has labels")
-    most = max(images, key=lambda n: len(images[n].annotation))
-    chosen = choose(images, Path(name).stem if name else most, "image")
-    return chosen.image, chosen.annotation.boxes, list(chosen.annotation.names)
+    most = max(images, key=lambda n: len(images[n][1]))
+    image, objects = choose(images, Path(name).stem if name else most, "image")
+    return image, objects.boxes, list(objects.names)
 
 
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; connect-src 'self'"

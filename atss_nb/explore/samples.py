@@ -6,7 +6,7 @@ __all__ = ['AnchorTiling', 'BoxCoder']
 
 import torch
 from torch import Tensor
-from traitlets import Any, Float, Int, Unicode
+from traitlets import Any, Float, Int, TraitType, Unicode
 
 from .explorers import Explorer, control
 from ..geometry.overlap import box_iou_rotated
@@ -114,18 +114,22 @@ def _with_errors(
 
 # an upright anchor and a turned object: cx, cy, w, h [px], angle [rad]
 _START = ((150.0, 150.0, 128.0, 128.0, 0.0), (200.0, 170.0, 190.0, 80.0, 0.5))
-_ERROR = {"min": -0.5, "max": 0.5, "step": 0.01}
+
+
+def _error(delta: str) -> TraitType:
+    "The slider of one number."
+    return control(Float(0.0), f"error in {delta}", min=-0.5, max=0.5, step=0.01)
 
 
 class BoxCoder(Explorer, js="coder"):
     "An anchor, an object, the five numbers between them, and what an error in each of them does."
 
     coder = control(Unicode("le90"), "coder", options=list(_CODERS))
-    error1 = control(Float(0.0), "error in dx", **_ERROR)
-    error2 = control(Float(0.0), "error in dy", **_ERROR)
-    error3 = control(Float(0.0), "error in dw", **_ERROR)
-    error4 = control(Float(0.0), "error in dh", **_ERROR)
-    error5 = control(Float(0.0), "error in da", **_ERROR)
+    error1 = _error("dx")
+    error2 = _error("dy")
+    error3 = _error("dw")
+    error4 = _error("dh")
+    error5 = _error("da")
 
     def __init__(self, boxes: Tensor | None = None, **settings):
         boxes = torch.tensor(_START) if boxes is None else boxes
