@@ -45,11 +45,11 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 _DEMO = {
-    "--out": {"type": Path, "default": Path("runs/demo")},
-    "--seed": {"type": int, "default": 0},
-    "--epochs": {"type": int},
-    "--train-scenes": {"type": int, "default": 300},
-    "--test-scenes": {"type": int, "default": 60},
+    "--out": {"type": Path, "default": Path("runs/demo"), "help": "run folder to write (runs/demo)"},
+    "--seed": {"type": int, "default": 0, "help": "of scenes and weights; another seed is another run (0)"},
+    "--epochs": {"type": int, "help": "how often each scene is seen (16)"},
+    "--train-scenes": {"type": int, "default": 300, "help": "scenes to learn from (300)"},
+    "--test-scenes": {"type": int, "default": 60, "help": "scenes to test on (60)"},
 }
 
 
@@ -81,9 +81,9 @@ _LAB = {
     "--folder": {
         "type": Path,
         "default": Path("atss_notebooks"),
-        "help": "where a copy goes, if one is needed",
+        "help": "where the course is copied to when the package is installed without it",
     },
-    "--no-browser": {"action": "store_true"},
+    "--no-browser": {"action": "store_true", "help": "only print the address"},
 }
 
 
@@ -109,10 +109,10 @@ def _explore(args: argparse.Namespace) -> None:
 _EXPLORERS = ("microscope", "walk", "dial", "tiling", "coder", "seam", "transform", "nms", "curve", "player")
 
 _EXPLORE = {
-    "name": {"nargs": "?", "default": "microscope", "choices": _EXPLORERS},
-    "--image": {"type": Path, "help": "for the microscope; without: a procedural scene"},
-    "--run": {"type": Path, "default": Path("runs/demo"), "help": "for the player"},
-    "--no-browser": {"action": "store_true"},
+    "name": {"nargs": "?", "default": "microscope", "choices": _EXPLORERS, "help": "which one (microscope)"},
+    "--image": {"type": Path, "help": "picture for the microscope (default: a procedural scene)"},
+    "--run": {"type": Path, "default": Path("runs/demo"), "help": "run that the player shows (runs/demo)"},
+    "--no-browser": {"action": "store_true", "help": "only print the address"},
 }
 
 _COMMANDS: dict[str, tuple[Callable, dict]] = {

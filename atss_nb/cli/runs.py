@@ -181,20 +181,16 @@ def _train(args: argparse.Namespace) -> None:
 
 
 _MODELS = ("small", "resnet18", "resnet34", "resnet50", "resnet101")
-DEVICE = {"default": "auto", "help": "auto, cpu or cuda"}
+DEVICE = {"default": "auto", "help": "auto, cpu or cuda; auto takes a GPU if there is one"}
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 THRESHOLDS: dict[str, dict[str, Any]] = {  # of a run that is used
     "--nms --iou": {
         "type": float,
-        "help": "IoU above which the lower score of a class goes; without: the run's own",
+        "help": "suppress boxes of a class above this IoU (default: the run's own)",
     },
-    "--max-detections": {"type": int, "help": "of an image or a window; without: the run's own"},
-    "--agnostic": {
-        "action": "store_true",
-        "default": None,
-        "help": "the lower score goes whatever its class is",
-    },
+    "--max-detections": {"type": int, "help": "of an image or a window, at most (default: the run's own)"},
+    "--agnostic": {"action": "store_true", "default": None, "help": "suppress across classes, too"},
 }
 
 _WHAT: dict[str, dict[str, Any]] = {
@@ -206,30 +202,33 @@ _WHAT: dict[str, dict[str, Any]] = {
     },
     "--smoke": {
         "action": "store_true",
-        "help": "of a recipe: two small steps on drawn scenes, no data needed",
+        "help": "rehearse a recipe: two small steps on drawn scenes, no data needed",
     },
-    "--set": {"action": "append", "default": [], "metavar": "NAME=VALUE", "help": "change a recipe's value"},
-    "--data": {
-        "help": "the folder in other words, for a recipe, too",
+    "--set": {
+        "action": "append",
+        "default": [],
+        "metavar": "NAME=VALUE",
+        "help": "change a value of a recipe: epochs=24",
     },
+    "--data": {"help": "data folder of a recipe, or another way to name the folder"},
     "--format": {
-        "help": "of the data, as in convert --help; without: what the folder looks like",
+        "help": "format of the data, listed by `atss convert --help` (default: recognized from the folder)"
     },
     "--out --work-dir": {
         "type": Path,
-        "help": "run folder to write; without: the next of runs/train, runs/train2, ...; with --resume the last",
+        "help": "run folder to write (default: the next free one of runs/train, runs/train2, ...; with --resume the last)",
     },
     "--classes": {
         "nargs": "+",
-        "help": "names in order; without: those in the training labels, or in the weights",
+        "help": "class names in order (default: those in the training labels, or in the weights)",
     },
 }
 
 _HOW: dict[str, dict[str, Any]] = {
-    "--model": {"choices": _MODELS, "help": "without: small, or that of the weights"},
+    "--model": {"choices": _MODELS, "help": "backbone (default: small, or that of the weights)"},
     "--labels": {
         "choices": ["required", "optional"],
-        "help": "optional: images without a label file hold no objects",
+        "help": "optional: an image without a label file counts as an image without objects",
     },
     "--skip-empty": {
         "action": "store_const",
@@ -237,43 +236,40 @@ _HOW: dict[str, dict[str, Any]] = {
         "dest": "keep_empty",
         "help": "leave out training images without objects",
     },
-    "--balance": {
-        "type": float,
-        "help": "show classes in less than this share of the images more often (0.05, say)",
-    },
+    "--balance": {"type": float, "help": "show classes in fewer images than this share more often: 0.05"},
     "--weights": {
-        "help": "begin with trained numbers: a run, a file, a name of shipped weights; imagenet for a ResNet"
+        "help": "start from trained weights: a run, a file or shipped weights such as scenes; imagenet for a ResNet"
     },
-    "--freeze": {"type": int, "help": "stages of the backbone that do not learn, 0 to 4"},
-    "--old-lr": {"type": float, "help": "factor of the learning rate for numbers taken over, such as 0.1"},
+    "--freeze": {"type": int, "help": "number of backbone stages that keep their weights, 0 to 4"},
+    "--old-lr": {"type": float, "help": "factor of the learning rate for weights taken over, such as 0.1"},
     "--size --imgsz": {
         "type": int,
-        "help": "long side of the images [px], 0 keeps them; without: from the objects",
+        "help": "long side that images are resized to [px], 0 keeps them (default: from the size of the objects)",
     },
-    "--epochs": {"type": int, "help": "without: from the number of images"},
-    "--batch-size": {"type": int, "help": "images of a step; without: 8"},
-    "--lr": {"type": float, "help": "learning rate for this batch size; without: 0.002"},
-    "--accumulate": {"type": int, "help": "parts of a batch, one after the other: less memory"},
-    "--precision": {"choices": PRECISIONS},
+    "--epochs": {"type": int, "help": "how often each image is seen (default: from the number of images)"},
+    "--batch-size": {"type": int, "help": "images in a step (8)"},
+    "--lr": {"type": float, "help": "learning rate for this batch size (0.002)"},
+    "--accumulate": {"type": int, "help": "work through each batch in so many parts: less memory"},
+    "--precision": {"choices": PRECISIONS, "help": "of the network; auto takes bfloat16 where it is fast"},
     "--compile": {
         "action": "store_const",
         "const": True,
         "help": "compile the network: slow to start, faster on a GPU",
     },
-    "--ema": {"type": float, "help": "keep averaged weights, such as 0.998; 0: the last ones"},
-    "--zoom": {"type": float, "help": "resize half of the training images by up to this factor, in or out"},
-    "--patience": {
-        "type": int,
-        "help": "stop after so many validations without a better one; 0: never",
+    "--ema": {
+        "type": float,
+        "help": "use averaged weights, with this decay, such as 0.998 (0: the last ones)",
     },
+    "--zoom": {"type": float, "help": "resize half of the training images by up to this factor, in or out"},
+    "--patience": {"type": int, "help": "stop after so many validations without a better score (0: never)"},
 }
 
 _WHERE: dict[str, dict[str, Any]] = {
     "--workers": {"type": int, "help": "processes that load images (four for a GPU, else none)"},
-    "--seed": {"type": int},
+    "--seed": {"type": int, "help": "of weights, order and augmentation (0)"},
     "--device": DEVICE,
-    "--resume": {"action": "store_true", "help": "go on with the run in the folder, if there is one"},
-    "--tensorboard": {"action": "store_true", "help": "write a folder for TensorBoard, too"},
+    "--resume": {"action": "store_true", "help": "continue an interrupted run; the result is identical"},
+    "--tensorboard": {"action": "store_true", "help": "also write a log for TensorBoard"},
     "--overwrite": {"action": "store_true", "help": "replace a run in the folder"},
 }
 
