@@ -51,6 +51,8 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                   'atss_nb.cli.main._notebooks_folder': ('workshop/cli/main.html#_notebooks_folder', 'atss_nb/cli/main.py'),
                                   'atss_nb.cli.main._parse': ('workshop/cli/main.html#_parse', 'atss_nb/cli/main.py'),
                                   'atss_nb.cli.main._parser': ('workshop/cli/main.html#_parser', 'atss_nb/cli/main.py'),
+                                  'atss_nb.cli.main._tell_waits': ('workshop/cli/main.html#_tell_waits', 'atss_nb/cli/main.py'),
+                                  'atss_nb.cli.main._waits_for': ('workshop/cli/main.html#_waits_for', 'atss_nb/cli/main.py'),
                                   'atss_nb.cli.main.atss': ('workshop/cli/main.html#atss', 'atss_nb/cli/main.py'),
                                   'atss_nb.cli.main.main': ('workshop/cli/main.html#main', 'atss_nb/cli/main.py')},
             'atss_nb.cli.recipes': { 'atss_nb.cli.recipes._convert_weights': ( 'workshop/cli/recipes.html#_convert_weights',
