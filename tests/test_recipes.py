@@ -202,7 +202,6 @@ def test_a_row_trains_on_a_given_data_set(tmp_path):
     "words, near",
     [
         (["recipes", "retina-r50-oc-1x-dotta"], "did you mean retina-r50-oc-1x-dota"),
-        (["train", "retina-r50-oc-1x-dotta", "--smoke"], "did you mean retina-r50-oc-1x-dota"),
         (["train", "retina-r50-oc-1x-dota", "--smoke", "--set", "optimizer.l=1"], "did you mean"),
         (
             ["recipes", "retina-r50-oc-1x-dota", "--set", "data.max_dificulty=2"],
@@ -226,6 +225,7 @@ def test_a_wrong_name_is_answered_with_near_ones(words, near, tmp_path, capsys):
         (["retina-r50-oc-1x-dota"], "atss train retina-r50-oc-1x-dota --data DIR"),
         (["--data", "d", "--set", "model.k=7"], "are for a recipe"),
         (["--data", "d", "--smoke"], "are for a recipe"),
+        (["retina-r50-oc-1x-dotta", "--smoke"], "did you mean retina-r50-oc-1x-dota"),
         (["retina-r50-oc-1x-dota", "--data", "d", "--lr", 0.1], "--lr is the recipe's"),
     ],
 )

@@ -94,40 +94,64 @@ _CONVERT = {
 }
 
 
-def _stats(args: argparse.Namespace) -> None:
-    "Count what each assigner gives to the objects of a data set."
-    from atss_nb.data.datasets import DotaDataset, find_split
-    from atss_nb.plots.statistics import write_statistics
-    from atss_nb.samples.anchors import AnchorGrid
-    from atss_nb.samples.statistics import compare_assigners, comparison, comparison_by, standard_rules
+def _as_trained(args: argparse.Namespace):  # a TrainConfig, the images
+    "What a training on these data would use: size, levels, anchors and assigner."
+    from dataclasses import replace
 
-    started, one = time.perf_counter(), (args.data / "labelTxt").is_dir()
+    from atss_nb.data.datasets import DotaDataset
+    from atss_nb.training.settings import TrainConfig, open_split, suit
+
+    asked = {} if args.size is None else {"size": args.size}
+    if (args.data / "labelTxt").is_dir():  # a split by itself
+        data, config = DotaDataset(args.data), TrainConfig(str(args.data))
+        config = replace(config, **suit(data, config, args.size))
+    else:
+        config = TrainConfig.suggest(args.data, format=args.format or "", **asked)
+        data = open_split(config, args.split)
+    strides = tuple(args.strides or config.model.strides)
+    return replace(config, model=replace(config.model, strides=strides)), data
+
+
+def _stats(args: argparse.Namespace) -> None:
+    "Count what each assigner gives to the objects of a data set, with the anchors and the size of a training on it."
+    from atss_nb.model.build import build_assigner, build_grid
+    from atss_nb.plots.statistics import write_statistics
+    from atss_nb.samples.statistics import compare_assigners, comparison, comparison_by, standard_rules
+    from atss_nb.samples.verdict import verdict
+
+    started = time.perf_counter()
     with claim_folder(args.out, "stats", [args.data]) as folder:
-        data = DotaDataset(args.data if one else find_split(args.data, args.split))
-        rules, chosen = standard_rules(AnchorGrid(tuple(args.strides))), "ATSS, k = 9"
-        reports = compare_assigners(data, rules, args.size)
-        tables = [
-            comparison(reports),
-            *(f"by {by}\n{comparison_by(reports, by)}" for by in ("size", "aspect")),
-        ]
-        print("\n\n".join([reports[chosen].summary(), *tables]))
+        config, data = _as_trained(args)
+        grid = build_grid(config.model)
+        rules = {"this training": (grid, build_assigner(config.model)), **standard_rules(grid)}
+        reports = compare_assigners(data, rules, config.size)
+        chosen = reports["this training"]
+        tables = [f"by {by}\n{comparison_by(reports, by)}" for by in ("size", "aspect")]
+        print("\n\n".join([chosen.summary(), comparison(reports), *tables]))
         seconds = time.perf_counter() - started
-        facts = {"data": str(data.folder), "size": args.size, "seconds": round(seconds, 1)}
-        files = write_statistics(folder, data, reports, chosen, facts)
-    print(
-        f"{len(data)} images in {seconds:.1f} s; wrote {', '.join(path.name for path in files)} to {args.out}"
-    )
+        facts = {"data": str(args.data), "size": config.size, "seconds": round(seconds, 1)}
+        files = write_statistics(folder, data, reports, "this training", facts)
+    size = f"long side {config.size} px" if config.size else "as they are"
+    print(f"\n{len(data)} images, {size}, levels from stride {grid.strides[0]}")
+    print(*(f"- {line}" for line in verdict(chosen)), sep="\n")
+    print(f"wrote {', '.join(path.name for path in files)} to {args.out} in {seconds:.1f} s")
 
 
 _STATS = {
-    "data": {"type": Path, "help": "folder with images/ and labelTxt/, or with train/, val/, test/"},
+    "data": {
+        "type": Path,
+        "help": "folder of a data set in any format, or one split with images/ and labelTxt/",
+    },
+    "--format": {"metavar": "FORMAT", "help": FORMAT_NAMES + "; without: what the folder looks like"},
     "--split": {"default": "train", "choices": ["train", "val", "test"]},
-    "--size": {"type": int, "default": 0, "help": "long side that images are resized to [px]; 0 keeps them"},
+    "--size --imgsz": {
+        "type": int,
+        "help": "long side that images are resized to [px], 0 keeps them; without: as a training would",
+    },
     "--strides": {
         "type": int,
         "nargs": "+",
-        "default": (8, 16, 32, 64, 128),
-        "help": "of the pyramid's levels, fine to coarse [px]; the small model has 4 8 16 32",
+        "help": "of the pyramid's levels, fine to coarse [px]; without: as a training would",
     },
     "--out": {"type": Path, "default": Path("runs/stats"), "help": "folder to write"},
 }

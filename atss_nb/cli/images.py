@@ -180,7 +180,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 _PREDICT = {
-    "run": {"type": Path, "help": "run folder, checkpoint, or weights that come along: scenes"},
+    "run": {"type": Path, "help": "run folder, checkpoint, or weights that come along: scenes, hit-uav"},
     "images": {
         "type": Path,
         "nargs": "+",
@@ -225,19 +225,20 @@ _PREDICT = {
 
 
 def _export(args: argparse.Namespace) -> None:
-    "Write the raw network of a run as ONNX, for images of any size."
-    from atss_nb.inference.export import export_onnx
+    "Write the raw network of a run as ONNX, or as a program of torch.export (.pt2), for images of any size."
+    from atss_nb.inference.export import export_onnx, save_program
     from atss_nb.training.loop import load_model
 
     with claim_files([args.out], "export", [args.run]):
-        model, _, classes = load_model(args.run)
-        export_onnx(model, args.out, classes)
+        model, config, classes = load_model(args.run)
+        write = save_program if args.out.suffix == ".pt2" else export_onnx
+        write(model, args.out, classes, config.size)
     print(f"wrote {args.out}: {args.out.stat().st_size / 1e6:.1f} MB, classes {', '.join(classes)}")
 
 
 _EXPORT = {
     "run": {"type": Path, "help": "run folder or checkpoint"},
-    "out": {"type": Path, "help": "the .onnx file to write"},
+    "out": {"type": Path, "help": "the .onnx or .pt2 file to write"},
 }
 
 IMAGE_COMMANDS: dict[str, tuple[Callable, dict]] = {

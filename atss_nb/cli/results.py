@@ -19,7 +19,7 @@ PROTOCOL_NAMES = ("dota-devkit", "mmrotate", "hrsc-voc07", "hrsc-voc12", "coco",
 _METRIC = {"choices": ["voc07", "area", "coco101"], "help": "without: the protocol's own, else area"}
 
 
-def _case(dataset, predictions, targets, labels: str | Path | None, size):  # a Case, notes
+def _case(dataset, predictions, targets, labels: str | Path | None, size, nms: float):  # a Case, notes
     "The predictions beside the truth, of tiles or of whole images, and what a reader should know of them."
     from atss_nb.evaluation.cases import as_case
     from atss_nb.inference.predict import original_pixels, whole_images
@@ -27,9 +27,9 @@ def _case(dataset, predictions, targets, labels: str | Path | None, size):  # a 
     if labels is None:
         cut = (dataset.folder / "split.json").exists()
         note = ["scored tile by tile; with the labels of the whole images, tiles are merged first (--labels)"]
-        sides = (original_pixels(side, targets, size) for side in (predictions, targets))
-        return as_case(*sides, dataset.classes), note if cut else []
-    files = whole_images(dataset, predictions, targets, labels, size)
+        predictions, targets = (original_pixels(side, targets, size) for side in (predictions, targets))
+        return as_case(predictions, targets, dataset.classes), note if cut else []
+    files = whole_images(dataset, predictions, targets, labels, size, nms)
     return files.case, [f"{len(targets)} tiles merged into {len(files.image_ids)} images", *files.notes]
 
 
@@ -50,14 +50,15 @@ def _report_name(split: str) -> str:
 
 def _run_report(path: Path, title: str, analysis, config, facts: dict, *shown) -> None:
     "Write the report of a run; `shown` is what `report_figures` takes."
-    from atss_nb.plots.analysis import analysis_sections, interval_facts
-    from atss_nb.plots.report import report_figures, write_report
+    from atss_nb.plots.analysis import analysis_sections
+    from atss_nb.plots.report import report_figures, share, write_report
     from atss_nb.training.checkpoints import read_log
 
-    means = {k: "none" if v is None else f"{100 * v:.1f}" for k, v in analysis.evaluation.means.items()}
-    facts = {"images": analysis.evaluation.images} | facts | interval_facts(analysis) | means
-    parts = report_figures(*shown), json.loads(config.to_json()), facts, analysis_sections(analysis)
-    write_report(path, title, read_log(path.parent / "log.jsonl"), analysis.evaluation, *parts)
+    evaluation, sections = analysis.evaluation, analysis_sections(analysis)
+    means = {name: share(value) for name, value in evaluation.means.items()}
+    facts = {"images": evaluation.images} | facts | means
+    parts = report_figures(*shown), json.loads(config.to_json()), facts, sections, analysis.intervals
+    write_report(path, title, read_log(path.parent / "log.jsonl"), evaluation, *parts)
 
 
 def score_run(
@@ -87,7 +88,9 @@ def score_run(
     Returns:
         the metrics, as written to <split>.json
     """
-    from atss_nb.evaluation.breakdown import analyze
+    from atss_nb.evaluation.advice import next_steps
+    from atss_nb.evaluation.breakdown import analyze, worst_images
+    from atss_nb.evaluation.cases import as_case
     from atss_nb.evaluation.evaluate import choose_protocol
     from atss_nb.model.detect import predict_dataset, with_thresholds
     from atss_nb.training.loop import load_model
@@ -99,7 +102,7 @@ def score_run(
     dataset = open_split(replace(config, data=data or config.data, classes=tuple(classes)), split)
     model = with_thresholds(model, **thresholds).to(device)
     predictions, targets = predict_dataset(model, dataset, config.batch_size, True, precision)
-    case, notes = _case(dataset, predictions, targets, labels, config.size)
+    case, notes = _case(dataset, predictions, targets, labels, config.size, model.config.nms_threshold)
     analysis = analyze(case, metric, protocol)
     notes += analysis.notes
     notes += [f"{name} is {value}" for name, value in thresholds.items() if value is not None]
@@ -108,10 +111,11 @@ def score_run(
     with replacing(run / f"{split}.json") as draft:
         draft.write_text(json.dumps(metrics, indent=2), encoding="utf-8")
     title, machine = title or f"{run.name}: {split} images", _machine(model, device)
-    _run_report(
-        run / _report_name(split), title, analysis, config, machine, model.cpu(), dataset, predictions
-    )
+    order = worst_images(as_case(predictions, targets, dataset.classes), metric, protocol=protocol)
+    shown = model.cpu(), dataset, predictions, order
+    _run_report(run / _report_name(split), title, analysis, config, machine, *shown)
     print(analysis.evaluation.summary(), *(f"note: {note}" for note in notes), sep="\n")
+    print("", "what to do next", *(f"- {step}" for step in next_steps(analysis)), sep="\n")
     return metrics
 
 

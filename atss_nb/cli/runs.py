@@ -115,13 +115,14 @@ _OF_RECIPES += ("--resume", "--tensorboard", *(f"--{name}" for name in _MACHINE)
 
 def _check_recipe(args: argparse.Namespace) -> None:
     "Leave with 2 where the first word is neither a folder nor a recipe."
+    from atss_nb.recipes.paper import PAPER_RECIPES
     from atss_nb.recipes.table import RECIPES
 
-    path = Path(args.recipe)
+    path, known = Path(args.recipe), RECIPES | PAPER_RECIPES
     if path.exists():
         _wrong_use(f"{path} is a file; expected the folder with the data set: atss train {path.parent}")
-    if args.recipe not in RECIPES:
-        error = missing(path, "folder, nor a recipe of this name", RECIPES)
+    if args.recipe not in known:
+        error = missing(path, "folder, nor a recipe of this name", known)
         _wrong_use(f"{error}; expected atss train DIR, or a name that atss recipes lists")
 
 

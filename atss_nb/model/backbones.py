@@ -185,7 +185,7 @@ class ResNetBody(Body):
         return self
 
 
-_EXTRA_LEVELS = ("input", "output", "pool")
+_EXTRA_LEVELS = ("input", "output", "output-relu", "pool")
 
 
 class FPN(nn.Module):
@@ -199,7 +199,8 @@ class FPN(nn.Module):
             in_channels: C of each input map, finest first
             out_channels: C of every output map
             extra_levels: coarser maps, each from the one before
-            extra_from: the first by 3x3 convolution of the last "input" (C5) or "output" (P5); "pool"
+            extra_from: the first by 3x3 convolution of the last "input" (C5) or "output" (P5), the next
+                perhaps of the rectified one before ("output-relu"); or "pool"
         """
         super().__init__()
         choose(_EXTRA_LEVELS, extra_from, "extra_levels")
@@ -208,7 +209,7 @@ class FPN(nn.Module):
         inputs = [in_channels[-1] if extra_from == "input" else out_channels, *[out_channels] * extra_levels]
         convs = [nn.Conv2d(c, out_channels, 3, 2, 1) for c in inputs[:extra_levels]]
         self.extra = nn.ModuleList([nn.MaxPool2d(1, 2) for _ in convs] if extra_from == "pool" else convs)
-        self.from_input = extra_from == "input"
+        self.from_input, self.rectified = extra_from == "input", extra_from == "output-relu"
         for conv in (m for m in self.modules() if isinstance(m, nn.Conv2d)):
             nn.init.xavier_uniform_(conv.weight)
             nn.init.zeros_(conv.bias)
@@ -222,6 +223,7 @@ class FPN(nn.Module):
         for extra in self.extra:
             x = extra(F.pad(x, (0, 1)) if x.shape[-1] == 1 else x)  # a column of zeros changes no number
             levels.append(x)
+            x = F.relu(x) if self.rectified else x
         return levels
 
 

@@ -74,6 +74,13 @@ def _check_together(config: "ModelConfig") -> None:
         raise ConfigError(
             f"weights is {config.weights!r}, expected None: ImageNet's weights are for batch norm"
         )
+    positive, negative, _ = config.max_iou
+    if negative > positive:
+        raise ConfigError(f"max_iou is {config.max_iou}, expected the second not above the first")
+
+
+def _check_strides(config: "ModelConfig") -> None:
+    "Whether the levels are doubling. Raises `ConfigError`."
     first = (*config.strides, 0)[0]
     if first not in (4, 8, 16, 32) or config.strides != tuple(
         first * 2**i for i in range(len(config.strides))
@@ -81,9 +88,6 @@ def _check_together(config: "ModelConfig") -> None:
         raise ConfigError(
             f"strides is {config.strides}, expected doubling strides, the first in 4, 8, 16, 32"
         )
-    positive, negative, _ = config.max_iou
-    if negative > positive:
-        raise ConfigError(f"max_iou is {config.max_iou}, expected the second not above the first")
 
 
 @record
@@ -97,9 +101,11 @@ class ModelConfig:
         norm_eval: of a ResNet: keep its stored statistics; None: with weights
         strides: of the L levels [px], doubling
         channels: C of the pyramid and the towers
-        extra_levels: above C5: from it, from P5, or P5's "pool"
+        extra_levels: above C5: as in `FPN`
+        norm_frozen: of a ResNet: factors and offsets of its norms do not learn
         head_convs: 3x3 convolutions per tower
         head_norm: of the towers; None: none
+        head_bias: of the towers, even where a norm follows
         level_scale: a learnt factor per level for the box numbers
         centerness: learn how central an anchor is, and weigh boxes and scores with it
         anchor_scale: side of the smallest anchor [strides]
@@ -107,11 +113,15 @@ class ModelConfig:
         ratios: height / width of the anchors
         center_offset: of the anchor centres [strides]
         angle: angle definition
+        upright: four numbers a box: the upright box around an object is learnt
+        box_stds: units of the deltas of an anchor
         regression: deltas of an anchor; distances from its centre to the sides
         assigner: "center": FCOS's rule
         k: ATSS: candidates per level and object
         atss_preset: ATSS as another system does it; None: as here
         max_iou: positive from, negative below, least of an object's best
+        iou_inside: "max_iou": a positive whose center lies outside its object is ignored
+        center_radius: "center": of the positives around it [strides]; None: anywhere inside
         prior: initial class score
         box_loss: a name of `BOX_LOSSES`
         box_weight: of the box loss; the class loss has 1
@@ -131,9 +141,11 @@ class ModelConfig:
     norm_eval: bool | None = None
     strides: Tuple[Count] = (4, 8, 16, 32)
     channels: Count = 64
-    extra_levels: Literal["input", "output", "pool"] = "input"
+    extra_levels: Literal["input", "output", "output-relu", "pool"] = "input"
+    norm_frozen: bool = False
     head_convs: Whole = 2
     head_norm: Literal["gn"] | None = "gn"
+    head_bias: bool = False
     level_scale: bool = True
     centerness: bool = False
     anchor_scale: Positive = 4.0
@@ -141,11 +153,15 @@ class ModelConfig:
     ratios: Tuple[Positive] = (1.0,)
     center_offset: Share = 0.0
     angle: _Angle = "le90"
+    upright: bool = False
+    box_stds: _Five = (1.0, 1.0, 1.0, 1.0, 1.0)
     regression: Literal["box", "point"] = "box"
     assigner: Literal["atss", "max_iou", "center"] = "atss"
     k: Count = 9
     atss_preset: AtssPreset | None = None
     max_iou: _Three = (0.5, 0.4, 0.0)
+    iou_inside: bool = False
+    center_radius: Positive | None = 1.5
     prior: Annotated[float, Field(gt=0, lt=1)] = 0.01
     box_loss: BoxLoss = "linear"
     box_weight: AtLeastZero = 2.0
@@ -159,6 +175,7 @@ class ModelConfig:
 
     def __post_init__(self):
         _check_together(self)
+        _check_strides(self)
 
     @classmethod
     def small(cls, **changes) -> "ModelConfig":
@@ -172,7 +189,7 @@ class ModelConfig:
 
     @classmethod
     def paper(cls, depth: int = 50, **changes) -> "ModelConfig":
-        "The detector of the ATSS paper; with `angle` and upright boxes it is the horizontal one."
+        "The detector of the ATSS paper, for oriented boxes; with `upright` it is the paper's own."
         return cls(**{"backbone": f"resnet{depth}"} | _RESNET | _PAPER | changes)
 
     @classmethod
@@ -186,9 +203,10 @@ _RESNET: dict[str, Any] = {  # where the table's model differs from the small on
     "head_norm": None, "level_scale": False, "box_loss": "log", "box_weight": 1.0,
 }  # fmt: skip
 _PAPER: dict[str, Any] = {  # and the paper's from that
-    "extra_levels": "output", "head_norm": "gn", "level_scale": True, "centerness": True, "anchor_scale": 8.0,
-    "center_offset": 0.5, "atss_preset": "paper", "box_loss": "giou", "box_weight": 2.0,
-    "pre_nms": 1000, "nms_threshold": 0.6, "max_detections": 100,
+    "extra_levels": "output-relu", "head_norm": "gn", "head_bias": True, "level_scale": True, "centerness": True,
+    "anchor_scale": 8.0, "center_offset": 0.5, "atss_preset": "paper", "box_loss": "giou", "box_weight": 2.0,
+    "pre_nms": 1000, "nms_threshold": 0.6, "max_detections": 100, "norm_frozen": True,
+    "box_stds": (0.1, 0.1, 0.2, 0.2, 1.0),
 }  # fmt: skip
 _FASTER: dict[str, Any] = {
     "strides": (4, 8, 16, 32, 64), "extra_levels": "pool", "anchor_scale": 8.0, "ratios": (0.5, 1.0, 2.0),

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .backbones import norm_layer
@@ -27,7 +28,9 @@ def flatten_map(x: Tensor, per_anchor: int) -> Tensor:
     return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, per_anchor)
 
 
-def tower(in_channels: int, feat_channels: int, convs: int, norm: str | None = None) -> nn.Sequential:
+def tower(
+    in_channels: int, feat_channels: int, convs: int, norm: str | None = None, bias: bool = False
+) -> nn.Sequential:
     """3x3 convolutions with ReLU.
 
     Args:
@@ -35,13 +38,16 @@ def tower(in_channels: int, feat_channels: int, convs: int, norm: str | None = N
         feat_channels: C' inside the tower
         convs: number of 3x3 convolutions, at least 0
         norm: "gn" for group norm after each of them, or None
+        bias: offsets even where a norm follows
 
     Returns:
         (B, C, H, W) -> (B, C', H, W)
     """
     layers = []
     for i in range(convs):
-        conv = nn.Conv2d(feat_channels if i else in_channels, feat_channels, 3, padding=1, bias=norm is None)
+        conv = nn.Conv2d(
+            feat_channels if i else in_channels, feat_channels, 3, padding=1, bias=bias or norm is None
+        )
         layers += [conv, norm_layer(norm, feat_channels), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 
@@ -88,6 +94,8 @@ class RetinaHead(nn.Module):
         prior: float = 0.01,
         centerness: bool = False,
         box_start: float = 0.0,
+        box_numbers: int = 5,
+        bias: bool = False,
     ):
         """
         Args:
@@ -102,14 +110,16 @@ class RetinaHead(nn.Module):
             prior: initial score of every class, in (0, 1)
             centerness: predict how central each anchor is, too
             box_start: initial value of the first four box numbers
+            box_numbers: 4: no angle is learnt, the fifth is 0
+            bias: of the towers, as in `tower`
         """
         super().__init__()
-        self.num_classes = num_classes
-        self.class_tower = tower(in_channels, feat_channels, stacked_convs, norm)
-        self.box_tower = tower(in_channels, feat_channels, stacked_convs, norm)
+        self.num_classes, self.box_numbers = num_classes, box_numbers
+        self.class_tower = tower(in_channels, feat_channels, stacked_convs, norm, bias)
+        self.box_tower = tower(in_channels, feat_channels, stacked_convs, norm, bias)
         width = feat_channels if stacked_convs else in_channels
         self.class_conv = nn.Conv2d(width, num_anchors * num_classes, 3, padding=1)
-        self.box_conv = nn.Conv2d(width, num_anchors * 5, 3, padding=1)
+        self.box_conv = nn.Conv2d(width, num_anchors * box_numbers, 3, padding=1)
         self.center_conv = nn.Conv2d(width, num_anchors, 3, padding=1) if centerness else None
         self.scales = nn.Parameter(torch.ones(levels)) if level_scale else [1.0] * levels
         for conv in (m for m in self.modules() if isinstance(m, nn.Conv2d)):
@@ -117,7 +127,7 @@ class RetinaHead(nn.Module):
             if conv.bias is not None:
                 nn.init.zeros_(conv.bias)
         nn.init.constant_(self.class_conv.bias, -math.log((1 - prior) / prior))
-        nn.init.constant_(self.box_conv.bias.view(num_anchors, 5)[:, :4], box_start)
+        nn.init.constant_(self.box_conv.bias.view(num_anchors, box_numbers)[:, :4], box_start)
 
     def forward(self, features: Sequence[Tensor]) -> HeadOutput:
         """
@@ -126,8 +136,9 @@ class RetinaHead(nn.Module):
         """
         logits = [flatten_map(self.class_conv(self.class_tower(x)), self.num_classes) for x in features]
         towers = [self.box_tower(x) for x in features]
-        deltas = [flatten_map(self.box_conv(x) * s, 5) for x, s in zip(towers, self.scales, strict=True)]
-        logits, deltas = torch.cat(logits, 1), torch.cat(deltas, 1)
+        boxes = [self.box_conv(x) * s for x, s in zip(towers, self.scales, strict=True)]
+        deltas = torch.cat([flatten_map(x, self.box_numbers) for x in boxes], 1)
+        logits, deltas = torch.cat(logits, 1), F.pad(deltas, (0, 5 - self.box_numbers))
         if self.center_conv is None:
             return HeadOutput(logits, deltas)
         central = torch.cat([flatten_map(self.center_conv(x), 1) for x in towers], 1)[..., 0]

@@ -23,6 +23,7 @@ from atss_nb.model.losses import (
     rotated_iou_loss,
     smooth_l1_loss,
 )
+from .rpn import upright_boxes
 from .targets import DEFAULT_HOOKS, AnchorTargets, RunHooks, normalized_batch
 from ..samples.anchors import AnchorGrid, Anchors
 from ..samples.coders import Coder
@@ -181,6 +182,12 @@ class RetinaNet(DetectionModel):
                 postprocess(outputs.of_image(i), x.shape[-2:], anchors, self.coder, self.config)
                 for i, x in enumerate(images)
             ]
+
+    def assign(self, anchors: Anchors, targets: Sequence[dict]) -> AnchorTargets:
+        "What anchors learn from targets, both on one device; with four numbers a box, the upright boxes around objects."
+        if self.config.upright:
+            targets = [{**t, "boxes": upright_boxes(t["boxes"])} for t in targets]
+        return super().assign(anchors, targets)
 
     def anchor_targets(self, targets: Sequence[dict], size: tuple[int, int]) -> AnchorTargets:
         """`assign` where the targets are if the assigner is quick there, else on the model's device; the answer is sent there.

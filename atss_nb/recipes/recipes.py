@@ -20,21 +20,24 @@ from ..evaluation.cases import Case, as_case
 from ..evaluation.evaluate import Evaluation, evaluate_case
 from ..inference.predict import whole_images
 from ..model.detect import predict_dataset
+from .paper import PAPER_RECIPES
 from .table import RECIPES, Data, Recipe
 from ..tiles.split import split
 from ..tiles.tiles import Tiling
 from ..training.loop import load_model, train
 from ..training.settings import TrainConfig, open_split
 
+_ROWS = RECIPES | PAPER_RECIPES
+
 
 def recipe_names() -> tuple[str, ...]:
-    "The names of all rows."
-    return tuple(RECIPES)
+    "The names of all rows: those of the result table, then the paper's."
+    return tuple(_ROWS)
 
 
 def find_recipe(name: str) -> Recipe:
     "The row called `name`. Raises `ValueError` that lists near names."
-    return choose(RECIPES, name, "recipe")
+    return choose(_ROWS, name, "recipe")
 
 
 def _literal(text: str) -> object:
@@ -119,7 +122,7 @@ def describe(record, path: str = "") -> Iterator[str]:
 def recipe_table() -> str:
     "The rows as text: name and published numbers."
     lines = [f"{'recipe':36} {'AP50':>6} {'AP75':>6} {'mAP':>6}"]
-    for r in RECIPES.values():
+    for r in _ROWS.values():
         p = r.published
         numbers = " ".join(f"{'' if x is None else format(x, '.2f'):>6}" for x in (p.AP50, p.AP75, p.mAP))
         lines.append(f"{r.name:36} {numbers} {p.note}".rstrip())
@@ -225,7 +228,8 @@ def read_data_home(run: str | Path) -> str:
 
 
 _PROTOCOLS = {
-    "hrsc2016": ("hrsc-voc07", "hrsc-voc12")
+    "hrsc2016": ("hrsc-voc07", "hrsc-voc12"),
+    "coco-boxes": ("coco",),
 }  # those a data set is published under; else DOTA's kit
 
 

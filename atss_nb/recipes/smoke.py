@@ -64,7 +64,8 @@ def write_mock(recipe: Recipe, out: str | Path, n: int = 2, size: int = 144) -> 
         images = [
             one for name, count in splits.items() for one in _labelled(recipe, name, count, size, Path(draft))
         ]
-        data = LabelledSet(form, images, recipe.data.classes)
+        found = {name for one in images if one.annotation for name in one.annotation.names}
+        data = LabelledSet(form, images, recipe.data.classes or tuple(sorted(found)))
         write_dataset(form, data, folder, report=False)  # a header may have no place there
     return Path(out)
 

@@ -22,6 +22,7 @@ class Data:
     """Which images are learnt from, and how they are cut.
 
     Attributes:
+        classes: (): those in the training labels
         train: split that is learnt from
         test: split that is scored; DOTA's has no public labels
         tiling: None: whole images
@@ -32,7 +33,7 @@ class Data:
     """
 
     name: str = "DOTA-v1.0"
-    format: Literal["dota", "hrsc2016", "dior-r"] = "dota"
+    format: Literal["dota", "hrsc2016", "dior-r", "coco-boxes"] = "dota"
     classes: Tuple[str] = DOTA_V10_CLASSES
     train: str = "trainval"
     test: str = "test"
@@ -113,7 +114,7 @@ class Published:
         metric: of AP50
     """
 
-    AP50: _Percent
+    AP50: _Percent | None = None
     AP75: _Percent | None = None
     mAP: _Percent | None = None
     metric: Literal["voc07", "area"] = "voc07"
@@ -208,9 +209,12 @@ def _faster() -> Recipe:
     data = Data(train="train", test="test", tiling=Tiling(gap=512, cut_difficulty=None))
     model, published = ModelConfig.faster_rcnn(50), Published(69.72, 38.09, 38.48)
     optimizer = Optimizer(lr=0.01, batch_size=4)
-    known = {"source": _SOURCE.format("simDOTA1_0/faster_rcnn_r50_fpn_atss_1x.py", "c33f1f5")}
-    known["confounds"] = (_RPN, *_DOTA)
-    return Recipe("faster-rcnn-r50-oc-1x-dota", model, published, data, optimizer=optimizer, **known)
+    name, about = (
+        "faster-rcnn-r50-oc-1x-dota",
+        _SOURCE.format("simDOTA1_0/faster_rcnn_r50_fpn_atss_1x.py", "c33f1f5"),
+    )
+    known = (_RPN, *_DOTA)
+    return Recipe(name, model, published, data, optimizer=optimizer, source=about, confounds=known)
 
 
 _ROWS = (

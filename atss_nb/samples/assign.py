@@ -93,6 +93,14 @@ def _per_level(parts: list[Tensor], values) -> Tensor:  # (C,) one value for eac
     )
 
 
+def _outside(anchors: Tensor, boxes: Tensor, owner: Tensor, positive: Tensor) -> Tensor:  # as `positive`
+    "Which positives have their center outside the box of their owner, or on its side."
+    outside, boxes = torch.zeros_like(positive), boxes[owner[positive]]
+    x, y = (v.abs() for v in local_offset(anchors[positive.nonzero()[:, -1]].double(), boxes))
+    outside[positive] = torch.minimum(boxes[:, 2] / 2 - x, boxes[:, 3] / 2 - y) <= 0.01
+    return outside
+
+
 @dataclass(frozen=True)
 class MaxIoU(Assigner):
     """Fixed thresholds: an anchor learns the ground truth it overlaps most, if it overlaps it enough (Faster R-CNN, RetinaNet).
@@ -102,12 +110,14 @@ class MaxIoU(Assigner):
         neg: negative below this IoU, ignored between the two
         min_pos: IoU that the best anchors of a ground truth need
         low_quality: those are positive whatever `pos` says
+        inside: a positive whose center lies outside its ground truth is ignored
     """
 
     pos: float = 0.5
     neg: float = 0.4
     min_pos: float = 0.0
     low_quality: bool = True
+    inside: bool = False
 
     def __call__(self, anchors: Anchors, gt_boxes: PerImage, ignore: PerImage | None = None) -> Assignment:
         "Which ground truth each anchor learns: every overlapping pair is looked at once, and none is kept."
@@ -115,6 +125,9 @@ class MaxIoU(Assigner):
         best = best_overlaps(anchors, truths, self.min_pos if self.low_quality else inf, self.neg)
         positive = best.reserved | (best.iou >= self.pos - ROUNDING) & (best.owner < len(truths.boxes))
         between = ~positive & (best.iou >= self.neg - ROUNDING)
+        if self.inside:
+            outside = _outside(anchors.boxes, truths.boxes, best.owner, positive)
+            positive, between = positive & ~outside, between | (positive & outside)
         gt_index = torch.where(positive, truths.gt_index[best.owner], torch.where(between, -2, -1))
         return Assignment(gt_index, torch.where(positive, best.iou, 0).float())
 
@@ -126,6 +139,9 @@ class MaxIoU(Assigner):
         won = owner.view(-1, len(anchors))[truths.image] == truths.gt_index[:-1, None]
         reason = torch.where(iou >= self.neg - ROUNDING, Reason.BETWEEN, Reason.BELOW_THRESHOLD)
         reason = torch.where(iou >= self.pos - ROUNDING, Reason.LOST, reason)
+        reason = torch.where(
+            (reason == Reason.LOST) & (margin <= 0.01) & self.inside, Reason.CENTER_OUTSIDE, reason
+        )
         return Explanation(
             self(anchors, gt_boxes, ignore),
             index,
