@@ -12,12 +12,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import TextIO
 
 from .. import __version__
@@ -26,6 +23,7 @@ from .images import IMAGE_COMMANDS, image_paths
 from .recipes import RECIPE_COMMANDS
 from .results import RESULT_COMMANDS
 from .runs import RUN_COMMANDS
+from .waits import waits_told
 from ..core.errors import AtssError
 from ..core.files import draft_of, sweep_drafts
 from ..core.names import shown
@@ -213,34 +211,6 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
     return args
 
 
-_WAITS = {  # module that is at work -> what takes so long
-    "numba.core.compiler": "compiling kernels, once: they are kept for the next time",
-    "torch": "loading PyTorch",
-}
-
-
-def _waits_for(frame: FrameType | None) -> str | None:  # None: for nothing that needs to be told
-    "What a thread is busy with, from the innermost call outwards."
-    while frame:
-        name = frame.f_globals.get("__name__", "")
-        if name in _WAITS and (name != "torch" or frame.f_code.co_name == "<module>"):
-            return _WAITS[name]
-        frame = frame.f_back
-    return None
-
-
-def _tell_waits(thread: int, done: threading.Event, patience: float = 2.0) -> None:  # [s]
-    "Until it is done, say what a thread waits for, once for each reason, where that takes longer."
-    known, since, silent = None, time.monotonic(), {None}
-    while not done.wait(patience / 10):
-        now = _waits_for(sys._current_frames().get(thread))
-        if now != known:
-            known, since = now, time.monotonic()
-        elif now not in silent and time.monotonic() - since > patience:
-            print(f"atss: {now}", file=sys.stderr)
-            silent.add(now)
-
-
 def main(words: list[str] | None = None) -> int:
     """The `atss` command.
 
@@ -251,13 +221,9 @@ def main(words: list[str] | None = None) -> int:
         exit code: 0 done, 1 failed, 130 stopped by ctrl + c; wrong words leave with SystemExit(2)
     """
     args = _parse(words)
-    done = threading.Event()
-    threading.Thread(target=_tell_waits, args=(threading.get_ident(), done), daemon=True).start()
-    with contextlib.redirect_stdout(_Shown(sys.stdout)), contextlib.redirect_stderr(_Shown(sys.stderr, "\r")):
-        try:
-            return _call(args)
-        finally:
-            done.set()
+    out, err = _Shown(sys.stdout), _Shown(sys.stderr, "\r")
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), waits_told():
+        return _call(args)
 
 
 def atss(*words: object) -> tuple[int, str]:
