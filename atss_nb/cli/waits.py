@@ -29,7 +29,7 @@ def _waits_for(frame: FrameType | None) -> str | None:  # None: for nothing that
 
 def _tell_waits(thread: int, done: threading.Event, patience: float = 2.0) -> None:  # [s]
     "Until it is done, say what a thread waits for, once for each reason, where that takes longer."
-    known, since, silent = None, time.monotonic(), {None}
+    known, since, silent = None, time.monotonic(), set[str | None]({None})
     while not done.wait(patience / 10):
         now = _waits_for(sys._current_frames().get(thread))
         if now != known:
