@@ -61,5 +61,5 @@ def test_hit_uav_scores_what_its_card_says_on_images_it_has_not_learned():
 
 
 def test_a_name_that_is_none_is_answered_with_those_that_are():
-    with pytest.raises(FileNotFoundError, match=r"by name come: .*scenes"):
+    with pytest.raises(FileNotFoundError, match=r"shipped weights: .*scenes"):
         load("scene")

@@ -189,37 +189,50 @@ _PREDICT = {
     },
     "--out --work-dir": {
         "type": Path,
-        "help": "folder to write; without: the next of runs/predict, runs/predict2, ...",
+        "help": "folder to write (default: the next free one of runs/predict, runs/predict2, ...)",
     },
     "--score --conf": {
         "type": float,
         "default": 0.3,
-        "help": "draw and count what scores at least this; below the run's own threshold (0.05), more is kept",
+        "help": "draw and count detections that score at least this; a value below the run's own (0.05) keeps more of them",
     },
     **THRESHOLDS,
-    "--format": {"nargs": "+", "default": ("task1",), "choices": OUTPUT_FORMATS, "help": "files of results"},
+    "--format": {
+        "nargs": "+",
+        "default": ("task1",),
+        "choices": OUTPUT_FORMATS,
+        "help": "one or more kinds of result files (task1)",
+    },
     "--size --window": {
         "dest": "window",
         "type": int,
         "metavar": "SIDE",
-        "help": "cut every image into tiles of this side [px]; without: of 1024, and only images "
-        "over 64 megapixels, or over 2048 px that the run would not shrink",
+        "help": "cut every image into tiles of this side [px] (default: 1024, and only images "
+        "over 64 megapixels, or over 2048 px that the run would not shrink)",
     },
     "--gap --overlap": {
         "dest": "overlap",
         "type": int,
         "default": 200,
-        "help": "what neighbouring tiles share [px]: twice the longest object",
+        "help": "overlap of neighbouring tiles [px], at least twice the longest object",
     },
     "--scales": {
         "type": float,
         "nargs": "+",
         "default": (1.0,),
-        "help": "of views: to the image for windows, to the size trained with for whole images",
+        "help": "look at these sizes as well, such as 0.5 1 2: of the image for windows, of the trained size for whole images",
     },
-    "--views": {"default": "none", "choices": ["none", "flips", "turns", "all"], "help": "of each window"},
-    "--batch-size": {"type": int, "default": 4, "help": "views at a time"},
-    "--precision": {"default": "auto", "choices": PRECISIONS, "help": "auto: bfloat16 where it is fast"},
+    "--views": {
+        "default": "none",
+        "choices": ["none", "flips", "turns", "all"],
+        "help": "also look at flipped or turned views, and merge (none)",
+    },
+    "--batch-size": {"type": int, "default": 4, "help": "views in one batch (4)"},
+    "--precision": {
+        "default": "auto",
+        "choices": PRECISIONS,
+        "help": "of the network; auto takes bfloat16 where it is fast",
+    },
     "--device": DEVICE,
 }
 

@@ -16,7 +16,11 @@ from ..core.options import missing
 from ..core.outputs import claim_files
 
 PROTOCOL_NAMES = ("dota-devkit", "mmrotate", "hrsc-voc07", "hrsc-voc12", "coco", "probiou")
-_METRIC = {"choices": ["voc07", "area", "coco101"], "help": "without: the protocol's own, else area"}
+_RULES = "whose rules decide what counts as a hit (dota-devkit)"
+_METRIC = {
+    "choices": ["voc07", "area", "coco101"],
+    "help": "how AP is averaged (default: as the protocol does, else area)",
+}
 
 
 def _case(dataset, predictions, targets, labels: str | Path | None, size, nms: float):  # a Case, notes
@@ -136,17 +140,28 @@ def _test(args: argparse.Namespace) -> None:
 
 _TEST = {
     "run": {"type": Path, "help": "run folder"},
-    "--split": {"default": "test", "choices": ["train", "val", "test"]},
-    "--data": {"help": "another data folder than the run's"},
+    "--split": {
+        "default": "test",
+        "choices": ["train", "val", "test"],
+        "help": "which split to score (test)",
+    },
+    "--data": {"help": "score this data folder instead of the run's own"},
     "--labels": {
         "type": Path,
-        "help": "labels of the whole images that the split's tiles were cut from: merge tiles, score images",
+        "help": "label folder of the whole images that the tiles were cut from: detections are merged and scored there",
     },
-    "--protocol": {"default": "dota-devkit", "choices": PROTOCOL_NAMES},
+    "--protocol": {"default": "dota-devkit", "choices": PROTOCOL_NAMES, "help": _RULES},
     "--metric": _METRIC,
-    "--score --conf": {"type": float, "help": "lowest score that counts; without: the run's own"},
+    "--score --conf": {
+        "type": float,
+        "help": "ignore detections that score less (default: the run's own threshold)",
+    },
     **THRESHOLDS,
-    "--precision": {"default": "float32", "choices": PRECISIONS, "help": "auto: bfloat16 where it is fast"},
+    "--precision": {
+        "default": "float32",
+        "choices": PRECISIONS,
+        "help": "of the network; auto takes bfloat16 where it is fast",
+    },
     "--device": DEVICE,
 }
 
@@ -203,20 +218,24 @@ def _eval(args: argparse.Namespace) -> None:
 _EVAL = {
     "results": {"type": Path, "help": "folder with Task1_<class>.txt"},
     "labels": {"type": Path, "help": "folder with one DOTA label file for each image"},
-    "--protocol": {"default": "dota-devkit", "choices": PROTOCOL_NAMES},
+    "--protocol": {"default": "dota-devkit", "choices": PROTOCOL_NAMES, "help": _RULES},
     "--metric": _METRIC,
     "--tiles": {
         "type": Path,
-        "help": "folder of the split: the results are of its tiles and get merged first",
+        "help": "folder of the split whose tiles the results belong to; they are merged first",
     },
-    "--json": {"type": Path, "help": "file to write"},
+    "--json": {"type": Path, "help": "JSON file to write: all numbers, for programs"},
     "--report": {
         "type": Path,
-        "help": "HTML file to write: errors, confusion, intervals, ...; in the JSON, too",
+        "help": "HTML file to write: curves, errors, confusion, intervals (the JSON holds them, too)",
     },
-    "--compare": {"action": "store_true", "help": "the same detections under every protocol"},
-    "--imageset": {"type": Path, "help": "file with the names of the images that count"},
-    "--classes": {"nargs": "+", "default": (), "help": "without: all in the results and the labels"},
+    "--compare": {"action": "store_true", "help": "score the same detections under every protocol"},
+    "--imageset": {"type": Path, "help": "text file with the names of the images to score (default: all)"},
+    "--classes": {
+        "nargs": "+",
+        "default": (),
+        "help": "classes to score, in order (default: all in the results and the labels)",
+    },
 }
 
 
@@ -236,8 +255,12 @@ def _submit(args: argparse.Namespace) -> None:
 _SUBMIT = {
     "results": {"type": Path, "help": "folder with Task1_<class>.txt"},
     "out": {"type": Path, "help": "zip file to write"},
-    "--imageset": {"type": Path, "help": "file with the names of the images of the set"},
-    "--classes": {"nargs": "+", "default": (), "help": "without: those of the DOTA release that fits"},
+    "--imageset": {"type": Path, "help": "text file with the names of all images of the test set"},
+    "--classes": {
+        "nargs": "+",
+        "default": (),
+        "help": "classes to submit (default: those of the DOTA release that fits)",
+    },
 }
 
 RESULT_COMMANDS = {

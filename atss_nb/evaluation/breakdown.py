@@ -46,7 +46,7 @@ def _measured(
 
 
 class _Matching(NamedTuple):
-    "A case, matched as a protocol wants it."
+    "A case, matched by the rules of a protocol."
 
     case: Case
     matched: Matched
