@@ -3,8 +3,8 @@
 Each row runs in a process of its own, on images of DOTA in that row's data set's own files, cut by the row's own tiling:
 steps, a checkpoint, the same number of steps after --resume, predictions for the tiles of an image that was not
 learnt from, merged, and a score (of no meaning). Rows that the JSON holds already are left out: a killed run goes on.
-Nothing of a row is changed but what the JSON says: random weights where ImageNet's are not on the machine, two epochs
-of STEPS steps, no warm-up.
+Nothing of a row is changed but what the JSON says: random weights, because ImageNet's are no part of the project, with
+nothing frozen and norms that learn; two epochs of STEPS steps; no warm-up.
 
 python bench/rehearsal.py DOTA [NAME ...] [--steps 3]    DOTA: a folder with images/ and labelTxt/
 """
@@ -55,7 +55,7 @@ def data_of(recipe: Recipe, home: Path, out: Path) -> None:
 
 def rehearse(recipe: Recipe, home: Path, steps: int) -> dict:
     "Steps, a checkpoint, as many again after resuming, predictions, a score."
-    changes = [
+    changes = ["model.weights=None", "schedule.warmup_steps=0"]  # so statistics are those of the batch
         "model.weights=None",
         "model.frozen_stages=1",
         "model.norm_eval=True",
