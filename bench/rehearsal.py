@@ -59,7 +59,6 @@ def rehearse(recipe: Recipe, home: Path, steps: int) -> dict:
     report = {
         "size": list(recipe.transforms.size),
         "batch_size": recipe.optimizer.batch_size,
-        "steps": 2 * steps,
     }
     with TemporaryDirectory() as folder:
         data, run = Path(folder) / "data", Path(folder) / "run"
@@ -89,7 +88,7 @@ def table(rows: dict[str, dict]) -> str:
     for name, r in rows.items():
         losses = f"{r['losses'][0][1]:.2f} {r['losses'][-1][1]:.2f}"
         lines.append(
-            f"{name:36} {r['batch_size']:5} {r['steps']:5} {losses:>22} {r['images_per_s']:8.3f} {r['peak_gb']:5.1f} GB"
+            f"{name:36} {r['batch_size']:5} {r['step_reached']:5} {losses:>22} {r['images_per_s']:8.3f} {r['peak_gb']:5.1f} GB"
         )
     return "\n".join(lines)
 
