@@ -1,8 +1,10 @@
 "How every notebook is built: small cells, enough prose, pictures and tests, and links that lead somewhere."
 
 import json
+import random
 import re
 import statistics
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -62,8 +64,13 @@ def checks(path: Path) -> int:
 
 
 def words_per_line(path: Path) -> float:
-    words = sum(len(cell["source"].split()) for cell in cells(path, "markdown"))
-    return words / sum(map(code_lines, cells(path, "code")))
+    "Display equations are not prose."
+    text = (re.sub(r"\$\$.*?\$\$", "", cell["source"], flags=re.S) for cell in cells(path, "markdown"))
+    return sum(len(words.split()) for words in text) / sum(map(code_lines, cells(path, "code")))
+
+
+def exercises(path: Path) -> list[dict]:
+    return [cell for cell in cells(path, "code") if cell["source"].startswith("#| exercise")]
 
 
 # Both wings
@@ -116,7 +123,7 @@ def test_a_lesson_explains_shows_checks_and_asks(path):
     assert 2.5 <= words_per_line(path) <= 8, "three to six words of prose for a line of code"
     assert pictures(path) >= len(cells(path, "code")) // 15, "a picture every few cells"
     assert checks(path) >= 6, "what a notebook says, it checks"
-    assert "#| exercise" in str(cells(path, "code")), "exercises, with a stub"
+    assert exercises(path), "exercises, with a stub"
 
 
 @pytest.mark.parametrize("lesson, after", list(zip(LESSONS, LESSONS[1:], strict=False)), ids=lambda p: p.stem)
@@ -124,7 +131,55 @@ def test_a_lesson_leads_to_the_next(lesson, after):
     assert re.search(rf"Next: \[{after.stem[:2]} [^\]]+\]\({re.escape(after.name)}\)", prose(lesson))
 
 
+def is_shown(cell: dict) -> bool:
+    "A cell of which a reader sees something, and that does not export: what an export does is shown below it."
+    folded = cell["metadata"].get("jupyter", {}).get("source_hidden") and not cell["outputs"]
+    return not folded and not re.match(r"#\| (hide|default_exp|export|slow|cuda)", cell["source"])
+
+
+@each(LESSONS)
+def test_half_of_the_shown_cells_have_an_output(path):
+    shown = [cell for cell in cells(path, "code") if is_shown(cell)]
+    assert sum(bool(cell["outputs"]) for cell in shown) >= len(shown) / 2
+
+
+def stated(path: Path) -> int:
+    return int(re.search(r"Reading time: (\d+) minutes", prose(path))[1])
+
+
+def test_the_course_can_be_read():
+    "In nine hours; the fast path in two and a half. The index says the numbers (tools/readme.py)."
+    assert len(LESSONS) <= 37 and sum(map(stated, LESSONS)) <= 540
+    ways = dict(re.findall(r"^- \*\*(.+)\*\* \((.+)\):", prose(NBS / "index.ipynb"), re.M))
+    assert ways["Learner"] == f"{len(LESSONS)} lessons, {sum(map(stated, LESSONS))} minutes"
+    assert int(ways["Fast path"].split()[2]) <= 150
+
+
+@each(LESSONS)
+def test_an_exercise_answers(path):
+    """A collapsed checker stands before each stub, the stub calls it and hears that nothing is there to check; below it
+    a collapsed solution of another name is rehearsed with wrong answers. What they hear is tested when the notebook runs."""
+    code = cells(path, "code")
+    hidden = [c["source"] for c in code if c["metadata"].get("jupyter", {}).get("source_hidden")]
+    for cell in exercises(path):
+        call = re.search(r"^(check_\w+)\((.+)\)$", cell["source"].split("\n")[-1])
+        assert call, f"the stub ends with the call of its checker: {cell['source'][:80]}"
+        check = call[1]
+        assert sum(f"@checker\ndef {check}(" in source for source in hidden) == 1, f"{check}: collapsed, once"
+        heard = "".join("".join(o.get("data", {}).get("text/plain", [])) for o in cell["outputs"])
+        assert heard.startswith("Nothing "), f"{check}: an unfilled stub hears {heard!r}"
+        rehearsed = [source for source in hidden if re.search(rf"^rehearse\(\s*{check},", source, re.M)]
+        assert len(rehearsed) == 1, f"{check}: its solution is rehearsed, collapsed, once"
+        for name in re.findall(r"^(?:def |class )?(my_\w+)", cell["source"], re.M):
+            assert f"def {name}(" not in "\n".join(hidden), f"{name}: the solution has a name of its own"
+
+
 # Workshop
+
+
+@each(WORKSHOP)
+def test_a_workshop_notebook_has_no_exercises(path):
+    assert not exercises(path), "the workshop is read by whoever changes it"
 
 
 @each(WORKSHOP)
@@ -132,6 +187,48 @@ def test_a_workshop_notebook_is_short_and_checks(path):
     assert 2 <= words_per_line(path) <= 8, "three to six words of prose for a line of code"
     assert checks(path) >= 3, "what a notebook says, it checks"
     assert re.search(r"Belongs to lesson \[\d\d [^\]]+\]\(\.\./\.\./course/\d\d_\w+\.ipynb\)", prose(path))
+
+
+# Outputs
+
+
+NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?")
+
+
+def shown_text(cell: dict) -> str:
+    "What a cell prints or returns, without pictures."
+    texts = (
+        o.get("text", o.get("data", {}).get("text/plain", ""))
+        for o in cell["outputs"]
+        if "image/png" not in o.get("data", {})
+    )
+    return "".join("".join(text) for text in texts)
+
+
+def alike(one: str, other: str) -> bool:
+    "The same words, and numbers that differ by what another processor rounds."
+    words = [NUMBER.sub("#", re.sub(r" at 0x\w+", "", text)).split() for text in (one, other)]
+    numbers = [
+        [float(n.replace(",", "")) for n in NUMBER.findall(text) if n.strip("+-,")] for text in (one, other)
+    ]
+    return words[0] == words[1] and numbers[0] == pytest.approx(numbers[1], rel=0.02, abs=1e-3)
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_stored_outputs_come_from_the_code_of_today(turn, monkeypatch):
+    "Three lessons, other ones each day, are run again; `make notebooks` refreshes what is stored."
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    monkeypatch.setenv("NUMBA_ENABLE_CUDASIM", "1")
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    from notebooks import execute, kept
+
+    path = random.Random(date.today().toordinal()).sample(LESSONS, 3)[turn]
+    fresh = [cell for cell in execute(path)["cells"] if not kept(cell)]
+    stored = [cell for cell in cells(path, "code") if not kept(cell)]
+    for old, new in zip(stored, fresh, strict=True):
+        assert alike(shown_text(old), shown_text(new)), (
+            f"{path.stem}: {old['source'][:80]}\n{shown_text(old)}\n{shown_text(new)}"
+        )
 
 
 # Links

@@ -191,7 +191,7 @@ def test_nothing_that_the_doctor_passes_stops_a_training(tmp_path, name):
         ("a giant", "too large to train on", "train0.png: cut it with atss split"),
         ("a giant in val", "too large to train on", "val0.png: cut it with atss split"),
         ("one small image", "too small to train on", "train0.png"),
-        ("an image without label", "labels and pairs", "no label file train0.txt; an empty one says that"),
+        ("an image without label", "labels and pairs", "no label file train0.txt; --labels optional takes"),
     ],
 )
 def test_what_stops_a_training_is_an_error_that_says_what_helps(tmp_path, name, kind, words):

@@ -26,15 +26,22 @@ def kept(cell: dict, slow: bool = False) -> bool:
     return cell["cell_type"] != "code" or bool(flags & (FLAGS - {"slow"} if slow else FLAGS))
 
 
+def lasting(output: dict) -> bool:
+    "Whether an output says anything in a page: no widget without a kernel, no bar of progress, no warning."
+    return WIDGET not in output.get("data", {}) and output.get("name") != "stderr"
+
+
 def execute(path: Path, slow: bool = False) -> dict:
     "The notebook with fresh outputs, run in its own folder."
     notebook = nbformat.read(path, 4)
-    client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": path.parent}})
+    client = NotebookClient(
+        notebook, timeout=600, startup_timeout=300, resources={"metadata": {"path": path.parent}}
+    )
     with client.setup_kernel():
         for number, cell in enumerate(notebook.cells):
             if not kept(cell, slow):
                 client.execute_cell(cell, number)
-                cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+                cell.outputs = [output for output in cell.outputs if lasting(output)]
     notebook.metadata.pop("widgets", None)
     return notebook
 

@@ -45,15 +45,33 @@ def link(path: Path) -> tuple[str, str]:
     return f"[{title}]({path.relative_to(NBS).as_posix()})", line
 
 
-def contents(text: str) -> str:
+def minutes(path: Path) -> int:
+    "The reading time that a lesson states."
+    return int(re.search(r"Reading time: (\d+) minutes", path.read_text(encoding="utf-8"))[1])
+
+
+def paths(text: str) -> str:
+    "Prose of the index with the number of lessons and the minutes of each way through them."
+    lessons = {path.stem[:2]: minutes(path) for path in sorted(NBS.glob("course/*.ipynb"))}
+
+    def count(way: re.Match) -> str:
+        numbers = re.findall(r"\b\d\d\b", way[3]) or lessons
+        return f"{way[1]} ({len(numbers)} lessons, {sum(lessons[n] for n in numbers)} minutes):{way[3]}"
+
+    return re.sub(r"^(- \*\*.+\*\*) \((.+)\):(.+)$", count, text, flags=re.M)
+
+
+def contents(text: str, fast: set[str]) -> str:
     "Prose of the index with today's notebooks in its two tables."
-    stars = dict(re.findall(r"^\| (\d\d)( \*)? \|", text, re.M))
     purposes = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", text, re.M))
-    lessons = {path.stem[:2]: link(path) for path in sorted(NBS.glob("course/*.ipynb"))}
+    lessons = {path.stem[:2]: (*link(path), minutes(path)) for path in sorted(NBS.glob("course/*.ipynb"))}
     packages: dict[str, list[str]] = {name: [] for name in purposes}
     for path in sorted(NBS.glob("workshop/*/*.ipynb")):
         packages.setdefault(path.parent.name, []).append(link(path)[0])
-    rows = "".join(f"| {n}{stars.get(n, '')} | {title} | {line} |\n" for n, (title, line) in lessons.items())
+    rows = "".join(
+        f"| {n}{' *' if n in fast else ''} | {title} | {time} | {line} |\n"
+        for n, (title, line, time) in lessons.items()
+    )
     text = re.sub(r"(^\| \d\d.*\n)+", lambda _: rows, text, flags=re.M)
     rows = "".join(
         f"| `{p}` | {purposes.get(p, '')} | {', '.join(links)} |\n" for p, links in packages.items()
@@ -63,9 +81,14 @@ def contents(text: str) -> str:
 
 def main() -> None:
     notebook = json.loads(INDEX.read_text(encoding="utf-8"))
+    fast: set[str] = set()
     for cell in notebook["cells"]:
-        if "\n## The workshop\n" in (text := "".join(cell["source"])):
-            cell["source"] = contents(text).splitlines(keepends=True)
+        text = "".join(cell["source"])
+        if text.startswith("## How to read it"):
+            fast = set(re.findall(r"\b\d\d\b", re.search(r"Fast path.*\):(.*)", text)[1]))
+            cell["source"] = paths(text).splitlines(keepends=True)
+        if "\n## The workshop\n" in text:
+            cell["source"] = contents(text, fast).splitlines(keepends=True)
     INDEX.write_text(
         json.dumps(notebook, sort_keys=True, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )

@@ -27,8 +27,8 @@ def _case(dataset, predictions, targets, labels: str | Path | None, size):  # a 
     if labels is None:
         cut = (dataset.folder / "split.json").exists()
         note = ["scored tile by tile; with the labels of the whole images, tiles are merged first (--labels)"]
-        sides = (original_pixels(side, targets, size) for side in (predictions, targets))
-        return as_case(*sides, dataset.classes), note if cut else []
+        predictions, targets = (original_pixels(side, targets, size) for side in (predictions, targets))
+        return as_case(predictions, targets, dataset.classes), note if cut else []
     files = whole_images(dataset, predictions, targets, labels, size)
     return files.case, [f"{len(targets)} tiles merged into {len(files.image_ids)} images", *files.notes]
 

@@ -165,10 +165,11 @@ def _coco_object(path: Path, place: str, one: dict, name: str, boxes: bool) -> D
     return Detection(name, poly, score, difficult, head, attributes)
 
 
-def _tell_masks(path: Path, root: dict) -> None:
+def _tell_masks(path: Path, annotations: list) -> None:
     "Say how outlines of many corners are taken, where most of them are that."
-    parts = [one.get("segmentation") for one in root["annotations"] if isinstance(one, dict)]
-    masks = sum(isinstance(p, dict) or (isinstance(p, list) and len(np.ravel(p[:1])) > 8) for p in parts)
+    parts = [one.get("segmentation") for one in annotations if isinstance(one, dict)]
+    first = (p[0] if isinstance(p, list) and p and isinstance(p[0], list) else p for p in parts)
+    masks = sum(isinstance(p, dict) or (isinstance(p, list) and len(p) > 8) for p in first)
     if masks * 2 > len(parts):
         warn(
             f"{path}: {masks} of {len(parts)} objects are masks, read as the smallest turned boxes around "
@@ -199,7 +200,8 @@ def read_coco(
     for i, one in enumerate(images.values()):
         check_image_name(path, f"images[{i}].file_name", one["file_name"])
     objects = {number: [] for number in images}
-    for i, one in enumerate(member(path, "", root, "annotations", list)):
+    annotations = member(path, "", root, "annotations", list)
+    for i, one in enumerate(annotations):
         with collecting(problems):
             place = f"annotations[{i}]"
             image = _tie(path, place, one, "image_id", images)
@@ -207,7 +209,7 @@ def read_coco(
             check_name(path, place, kind["name"], classes)
             objects[image["id"]].append(_coco_object(path, place, one, kind["name"], boxes))
     if not boxes:
-        _tell_masks(path, root)
+        _tell_masks(path, annotations)
     order = tuple(names[number]["name"] for number in sorted(names))
     pages = (_coco_image(path, i, one, objects[one["id"]], order) for i, one in enumerate(images.values()))
     return dict(zip((one["file_name"] for one in images.values()), pages, strict=True)), order

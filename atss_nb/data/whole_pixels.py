@@ -6,7 +6,6 @@ __all__ = ['on_whole_pixels', 'TruncatingRotate']
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from .transforms import RandomRotate

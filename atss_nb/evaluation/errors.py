@@ -78,7 +78,8 @@ def _repaired(
 ) -> np.ndarray:  # (M,) bool
     "The detections that become hits: of those meant for a free object the surest one."
     order = np.argsort(-matched.dets.extra, kind="stable")
-    order = order[(meant[order] >= 0) & free[meant[order]]]
+    order = order[meant[order] >= 0]
+    order = order[free[meant[order]]]
     repaired = np.zeros(len(meant), bool)
     repaired[order[np.unique(meant[order], return_index=True)[1]]] = True
     return repaired
@@ -109,11 +110,12 @@ def _gains(
 ) -> dict[str, float | None]:
     "By how much the mean AP rises; a class in which nothing is left to find has 1."
     now, *others = (evaluate_matched(case, m, {"": o}, protocol) for m, o in ways)
-    gains = {}
+    gains: dict[str, float | None] = {}
     for name, then in zip(ERRORS, others, strict=True):
-        done = {c: {"": 1.0} for c, n in now.positives.items() if n and not then.positives[c]}
-        mean = replace(then, per_class=then.per_class | done, positives=now.positives).mean()
-        gains[name] = None if mean is None else mean - now.mean()
+        left = {c for c, n in now.positives.items() if n and not then.positives[c]}
+        per_class = then.per_class | {c: dict.fromkeys(now.per_class[c], 1.0) for c in left}
+        before, after = now.mean(), replace(then, per_class=per_class, positives=now.positives).mean()
+        gains[name] = None if before is None or after is None else after - before
     return gains
 
 

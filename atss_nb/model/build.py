@@ -85,8 +85,8 @@ def _build_head(
         c.level_scale,
         levels,
     )
-    boxes = {"box_start": 0.5 if c.regression == "point" else 0.0, "box_numbers": 4 if c.upright else 5}
-    return RetinaHead(*towers, c.prior, c.centerness, bias=c.head_bias, **boxes)
+    start, numbers = 0.5 if c.regression == "point" else 0.0, 4 if c.upright else 5
+    return RetinaHead(*towers, c.prior, c.centerness, bias=c.head_bias, box_start=start, box_numbers=numbers)
 
 
 _CODERS: dict[str, Callable] = {

@@ -53,7 +53,7 @@ def _of_schedule(config: TrainConfig) -> dict[str, Any]:
 
 def _of_images(config: TrainConfig) -> dict[str, Any]:
     "What happens to pixels and boxes on their way to the network."
-    steps = {type(step): step for step in transforms_of(config, augment=True)}
+    steps: dict[type, Any] = {type(step): step for step in transforms_of(config, augment=True)}
     flips = steps[RandomFlip]
     turn = next((step for step in steps.values() if isinstance(step, RandomRotate)), None)
     mean, std = (tuple(round(255 * v, 3) for v in row.flatten().tolist()) for row in imagenet_mean_std())
@@ -74,7 +74,7 @@ def _of_model(recipe: Recipe) -> dict[str, Any]:
     borrowed = model.weights is not None
     frozen = int(borrowed) if model.frozen_stages is None else model.frozen_stages
     norm_eval = borrowed if model.norm_eval is None else model.norm_eval
-    values = {"model.frozen_stages": frozen, "model.norm_eval": norm_eval}
+    values: dict[str, Any] = {"model.frozen_stages": frozen, "model.norm_eval": norm_eval}
     values |= {"coder": (coder.norm_factor, coder.edge_swap, coder.proj_xy)}
     upright = model.atss_preset in ("paper", "mmdet")
     two = {"roi.sampling": "two by two", "assigner.boxes": "upright" if upright else "turned"}

@@ -95,11 +95,10 @@ _TRAINER = (
 
 def _recipe(name: str, ap: float) -> Recipe:
     data = Data("COCO", "coco-boxes", (), "train", "val", None, max_difficulty=2)
-    trained = {"transforms": Transforms((800, 1333)), "optimizer": Optimizer(0.01, 16)}
-    source = "sfzhang15/ATSS and arXiv 1912.02424, tables 1 to 7"
-    return Recipe(
-        name, paper_model(name), Published(mAP=ap), data, source=source, confounds=_TRAINER, **trained
-    )
+    transforms, optimizer = Transforms((800, 1333)), Optimizer(0.01, 16)
+    about = "sfzhang15/ATSS and arXiv 1912.02424, tables 1 to 7"
+    model, known = paper_model(name), Published(mAP=ap)
+    return Recipe(name, model, known, data, transforms, optimizer, source=about, confounds=_TRAINER)
 
 
 PAPER_RECIPES = {name: _recipe(name, ap) for name, (ap, _) in _PAPER_ROWS.items()}

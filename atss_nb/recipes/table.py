@@ -209,9 +209,12 @@ def _faster() -> Recipe:
     data = Data(train="train", test="test", tiling=Tiling(gap=512, cut_difficulty=None))
     model, published = ModelConfig.faster_rcnn(50), Published(69.72, 38.09, 38.48)
     optimizer = Optimizer(lr=0.01, batch_size=4)
-    known = {"source": _SOURCE.format("simDOTA1_0/faster_rcnn_r50_fpn_atss_1x.py", "c33f1f5")}
-    known["confounds"] = (_RPN, *_DOTA)
-    return Recipe("faster-rcnn-r50-oc-1x-dota", model, published, data, optimizer=optimizer, **known)
+    name, about = (
+        "faster-rcnn-r50-oc-1x-dota",
+        _SOURCE.format("simDOTA1_0/faster_rcnn_r50_fpn_atss_1x.py", "c33f1f5"),
+    )
+    known = (_RPN, *_DOTA)
+    return Recipe(name, model, published, data, optimizer=optimizer, source=about, confounds=known)
 
 
 _ROWS = (

@@ -70,7 +70,7 @@ def step_memory(
         its history is that of one step, in float32
     """
     if not _countable(config.model):
-        raise ValueError("model: expected one stage, and an assigner that runs on the processor")
+        raise ValueError("model: expected one stage")
     config = replace(config, precision="float32")
     model = build_model(config.model, num_classes, pretrained=False).to(device)
     model.run_hooks, optimizer = RunHooks(check=LateCheck()), make_optimizer(model, config)

@@ -225,14 +225,15 @@ def transforms_of(config: TrainConfig, augment: bool = False) -> list[Callable]:
     Returns:
         each (image, target) -> (image, target)
     """
-    size, angle = [Resize(config.size)] if config.size else [], config.model.angle
+    size: list[Callable] = [Resize(config.size)] if config.size else []
+    angle = config.model.angle
     if not augment:
         return size
     turn: list[Callable] = [RandomRotate(angle, config.rotate)] if config.rotate else []
     if turn and config.whole_pixels:  # before the image is resized: whole pixels are those of the file
         turn, size = [], [TruncatingRotate(angle, config.rotate, fit=config.fit), *size]
     zoom = [RandomZoom(config.zoom)] if config.zoom > 1 else []
-    steps = [*size, *turn, *zoom, RandomFlip(angle, directions=("horizontal",))]
+    steps: list[Callable] = [*size, *turn, *zoom, RandomFlip(angle, directions=("horizontal",))]
     steps += [RandomQuarterTurn(angle)] if config.quarter_turns else []
     return steps + ([Photometric()] if config.photometric else [])
 
@@ -249,5 +250,5 @@ def open_split(config: TrainConfig, name: str, augment: bool = False) -> Detecti
     if name == config.train_split:  # what is scored is scored whole
         names = ("keep_empty", "max_difficulty", "min_side")
         options |= {name: getattr(config, name) for name in names} | {"crowds": False}
-    where = {"format": config.format or None, "classes": config.classes or None, "labels": config.labels}
-    return open_dataset(config.data, name, **where, **options)
+    options |= {"format": config.format or None, "classes": config.classes or None, "labels": config.labels}
+    return open_dataset(config.data, name, **options)
