@@ -171,7 +171,7 @@ class Entry:
 
     recipe: Recipe
     executed: str = (
-        "four steps at full size on images of DOTA, random weights, resumed after two; small on drawn scenes"
+        "2 to 4 steps at full size on images of DOTA, random weights, resumed half way; small on drawn scenes"
     )
     trained: bool = False
     measured: float | None = None
