@@ -4,9 +4,9 @@ Each row runs in a process of its own, on images of DOTA in that row's data set'
 steps, a checkpoint, the same number of steps after --resume, predictions for the tiles of an image that was not
 learnt from, merged, and a score (of no meaning). Rows that the JSON holds already are left out: a killed run goes on.
 Nothing of a row is changed but what the JSON says: random weights, because ImageNet's are no part of the project, with
-nothing frozen and norms that learn; two epochs of STEPS steps; no warm-up.
+nothing frozen and norms that learn; epochs of one step, twice STEPS of them; no warm-up.
 
-python bench/rehearsal.py DOTA [NAME ...] [--steps 3]    DOTA: a folder with images/ and labelTxt/
+python bench/rehearsal.py DOTA [NAME ...] [--steps 2]    DOTA: a folder with images/ and labelTxt/
 """
 
 import argparse
@@ -64,9 +64,9 @@ def rehearse(recipe: Recipe, home: Path, steps: int) -> dict:
         data, run = Path(folder) / "data", Path(folder) / "run"
         data_of(recipe, home, data)
         clock = [time.perf_counter()]
-        for epochs in (1, 2):
-            row = override(recipe, [*changes, f"schedule.epochs={epochs}"])
-            run_recipe(row, data, run, progress=False, steps=steps, resume=epochs > 1)
+        for half in (1, 2):  # epochs of one step: also where few images make one batch
+            row = override(recipe, [*changes, f"schedule.epochs={half * steps}"])
+            run_recipe(row, data, run, progress=False, steps=1, resume=half > 1)
             clock.append(time.perf_counter())
         rows = [row for row in read_log(run / "log.jsonl") if "loss" in row]
         scores = score_recipe(row, run)
@@ -104,7 +104,7 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("dota", type=Path)
     parser.add_argument("names", nargs="*", help="rows; without: all")
-    parser.add_argument("--steps", type=int, default=3, help="before, and again after resuming")
+    parser.add_argument("--steps", type=int, default=2, help="before, and again after resuming")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(1)
