@@ -1,37 +1,31 @@
-"""Real trainings: which rule of choosing positives learns most, a drone data set from scratch, fine-tuning.
+"""Real trainings: which rule of choosing positives learns most, and what fine-tuning is worth.
 
 python bench/runs.py scenes                                       ATSS against MaxIoU with one and with nine anchors
-python bench/runs.py hit-uav --data ../shared/data/hit_uav        twelve epochs of HIT-UAV (Suo et al. 2023)
 python bench/runs.py tuning --data ../shared/data/boxes_obb       from scratch and from the shipped weights, few images and all
 
-All write data/results/, and while they run, runs/. A run that was stopped goes on when it is started again.
+Both write data/results/, and while they run, runs/. A run that was stopped goes on when it is started again.
 """
 
 import argparse
-import json
 import os
 import random
 import shutil
-import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-import torch
 from torchvision.transforms.v2.functional import to_pil_image
 
-from atss_nb.data.datasets import DetectionDataset, open_dataset, read_image
+from atss_nb.data.datasets import read_image
 from atss_nb.data.dota import DOTA_V10_CLASSES
 from atss_nb.data.transforms import fit_scale, resize
-from atss_nb.evaluation.task1 import write_task1
-from atss_nb.inference.predict import predict
 from atss_nb.model.config import ModelConfig
 from atss_nb.scenes.scenes import write_scenes
-from atss_nb.training.checkpoints import read_log
-from atss_nb.training.loop import load_model, train
+from atss_nb.training.loop import load_model
 from atss_nb.training.settings import TrainConfig, open_split
 from atss_nb.training.trainer import validate
-from common import ROOT, arguments, command_line, processor, seconds, write
+from common import ROOT, arguments, command_line, write
+from trainings import about, timed_training
 
 RESULTS = ROOT / "data" / "results"
 NINE = {"scales_per_octave": 3, "ratios": (0.5, 1.0, 2.0)}
@@ -41,29 +35,6 @@ RULES = {
     "MaxIoU, nine anchors": {"assigner": "max_iou", **NINE},
 }
 SEEDS = (0, 1, 2)
-
-
-def about(device: str, config: TrainConfig) -> dict:
-    "What somebody needs to know to run it again."
-    gpu = torch.cuda.get_device_name() if device.startswith("cuda") else ""
-    words = " ".join(["python bench/runs.py", *sys.argv[1:]])
-    machine = {"device": gpu or processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    return {"command": words, "machine": machine, "config": json.loads(config.to_json())}
-
-
-def timed_training(config: TrainConfig, out: Path, device: str) -> dict:
-    "Train, and tell how long it took, stops left out, and how the losses went."
-    clock = out / "seconds.txt"
-    taken = seconds(lambda: train(config, out, device, resume=True))
-    taken += float(clock.read_text()) if clock.exists() else 0
-    clock.write_text(f"{taken:.1f}")
-    rows = read_log(out / "log.jsonl")
-    curve = [{k: row[k] for k in ("step", "loss")} for row in rows if "loss" in row]
-    counts = [(row["positives"], row["orphans"]) for row in rows if "positives" in row]
-    per_object, orphans = (sum(column) / len(column) for column in zip(*counts, strict=True))
-    scores = [{k: row[k] for k in ("epoch", "AP50", "mAP")} for row in rows if "AP50" in row]
-    numbers = {"positives_per_object": round(per_object, 2), "orphans": round(orphans, 4)}
-    return {"seconds": round(taken, 1), **numbers, "validations": scores, "losses": curve}
 
 
 def scenes(args: argparse.Namespace) -> None:
@@ -87,43 +58,6 @@ def scenes(args: argparse.Namespace) -> None:
             print(f"{rule:22} seed {seed}: AP50 {score.AP50:.3f}, {row['seconds']:.0f} s", flush=True)
             shown = replace(config, data="runs/scenes/data")
             write(args.out or RESULTS / "scenes.json", about(args.device, shown) | {"runs": rows})
-
-
-THREE = ("Person", "Car", "Bicycle")
-
-
-def best_suppression(model: torch.nn.Module, val: DetectionDataset) -> tuple[float, dict]:
-    "The threshold that suits the validation split, and what each of them reaches there."
-    found = {}
-    for threshold in (0.1, 0.3, 0.5):
-        model.config = replace(model.config, nms_threshold=threshold)
-        by_class = {name: ap["0.50"] for name, ap in validate(model, val).per_class.items()}
-        found[threshold] = by_class | {"of three": sum(by_class[name] for name in THREE) / 3}
-        print(f"suppression above {threshold}: val AP50 {found[threshold]}", flush=True)
-    return max(found, key=lambda threshold: found[threshold]["of three"]), found
-
-
-def hit_uav(args: argparse.Namespace) -> None:
-    home = ROOT / "runs" / "hit_uav"
-    options = {"size": args.size or 512, "epochs": args.epochs, "quarter_turns": False, "validations": 6}
-    config = TrainConfig(args.data, ModelConfig.small(), **options)
-    report = about(args.device, config) | timed_training(config, home, args.device)
-    model, config, classes = load_model(home)
-    report["config"] = json.loads(config.to_json())  # with the precision that "auto" came to
-    # lower scores are worth 0.003 of AP, and files thrice as long
-    model.config = replace(model.config, score_threshold=0.1)
-    threshold, found = best_suppression(model.to(args.device), open_split(config, "val"))
-    model.config = replace(model.config, nms_threshold=threshold)
-    by_class = {name: found[threshold][name] for name in classes}
-    test = open_dataset(args.data, "test", labels="optional")
-    predictions = predict(model, test.images, classes, size=config.size, progress=True)
-    write_task1(RESULTS / "hit_uav_test", predictions)
-    scores = {"val_AP50": by_class, "val_AP50_of_three": found[threshold]["of three"]}
-    chosen = {
-        "nms_threshold": threshold,
-        "val_AP50_of_three_by_nms": {t: r["of three"] for t, r in found.items()},
-    }
-    write(args.out or RESULTS / "hit_uav.json", report | scores | chosen | {"test_images": len(predictions)})
 
 
 STARTS = {"from scratch": {}, "from scenes": {"weights": "scenes", "old_lr": 0.3}}
@@ -165,7 +99,7 @@ def some_images(split: Path, out: Path, count: int, seed: int) -> int:
 
 def tuning(args: argparse.Namespace) -> None:
     home, rows = ROOT / "runs" / "tuning", []
-    model, size = ModelConfig.small(), args.size or 128  # the model is that of the weights
+    model, size = ModelConfig.small(), args.size  # the model is that of the weights
     for split in ("train", "test"):
         shrink(Path(args.data), split, size, home / "data" / split)
     for seed, count, (start, changes) in product(SEEDS, IMAGES, STARTS.items()):
@@ -189,15 +123,13 @@ def tuning(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = command_line(__doc__)
-    parser.add_argument("run", choices=["scenes", "hit-uav", "tuning"])
-    parser.add_argument("--data", help="of hit-uav and tuning: folder with train, val and test")
-    parser.add_argument(
-        "--size", type=int, help="long side of the images [px]: 512 of hit-uav, 128 of tuning"
-    )
+    parser.add_argument("run", choices=["scenes", "tuning"])
+    parser.add_argument("--data", help="of tuning: folder with train and test")
+    parser.add_argument("--size", type=int, default=128, help="of tuning: long side of the images [px]")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--device", default="cpu")
     args = arguments(parser, threads=int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
-    {"scenes": scenes, "hit-uav": hit_uav, "tuning": tuning}[args.run](args)
+    {"scenes": scenes, "tuning": tuning}[args.run](args)
 
 
 if __name__ == "__main__":

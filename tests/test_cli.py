@@ -117,6 +117,13 @@ def test_the_words_of_other_programs_and_folders_that_need_no_name(trained, tmp_
 
 
 @pytest.mark.parametrize("command", sorted(_COMMANDS))
+def test_every_option_says_what_it_does(command):
+    for name, settings in _COMMANDS[command][1].items():
+        words = settings.get("help", "").split()
+        assert len(words) >= 2 and "without:" not in words, f"atss {command} {name}: {' '.join(words)!r}"
+
+
+@pytest.mark.parametrize("command", sorted(_COMMANDS))
 def test_every_help_has_an_example_of_known_words(command):
     code, text = atss(command, "--help")
     example = text.split("example: atss ")[1].split()

@@ -10,7 +10,8 @@ import torch
 
 from atss_nb.cli.main import main
 from atss_nb.geometry.boxes import obb2poly
-from atss_nb.inference.export import RawNetwork, export_program
+from atss_nb.inference.detector import load
+from atss_nb.inference.export import RawNetwork, export_program, save_program
 from atss_nb.inference.runtime import OnnxDetector, decode_image
 from atss_nb.model.build import build_model
 from atss_nb.model.config import ModelConfig
@@ -172,3 +173,17 @@ def test_what_is_no_network_is_named(tmp_path):
     (tmp_path / "broken.onnx").write_bytes(b"no network")
     with pytest.raises(ValueError, match="broken.onnx: .*; expected an .onnx file"):
         OnnxDetector(tmp_path / "broken.onnx")
+
+
+def test_a_detector_of_an_exported_file_answers_like_the_original(exported, tmp_path):
+    "Of ONNX and of a program, at sizes that are no multiple of anything."
+    original = load(exported[1].parents[1], "cpu")
+    save_program(original.model, tmp_path / "small.pt2", original.classes, original.size)
+    for path in (exported[1], tmp_path / "small.pt2"):
+        detector = load(path)
+        assert (detector.classes, detector.size) == (original.classes, original.size)
+        for size in ((64, 64), (50, 171)):
+            answer, expected = detector(picture(*size)), original(picture(*size))
+            assert len(expected) > 0 and answer.labels.tolist() == expected.labels.tolist()
+            assert torch.allclose(answer.boxes, expected.boxes, atol=1e-4)
+            assert torch.allclose(answer.scores, expected.scores, atol=1e-4)

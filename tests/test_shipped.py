@@ -1,6 +1,7 @@
 "The weights that come with the package: found by name everywhere a run is, without a download."
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,8 +9,13 @@ from PIL import Image
 
 from atss_nb import Detections, evaluate, load, make_scene
 from atss_nb.cli.main import atss
+from atss_nb.data.datasets import open_dataset
 from atss_nb.data.dota import DOTA_V10_CLASSES
 from atss_nb.training.loop import load_model
+
+
+def as_dict(found: Detections) -> dict:
+    return {"boxes": found.boxes, "scores": found.scores, "labels": found.labels}
 
 
 def test_scenes_finds_what_a_new_scene_shows():
@@ -21,8 +27,7 @@ def test_scenes_finds_what_a_new_scene_shows():
     targets = [scene.objects for scene in scenes]
     labels = [torch.tensor([names.index(name) for name in one.names]) for one in targets]
     truth = [{"boxes": one.boxes, "labels": k} for one, k in zip(targets, labels, strict=True)]
-    predictions = [{"boxes": one.boxes, "scores": one.scores, "labels": one.labels} for one in found]
-    assert evaluate(predictions, truth, names).AP50 > 0.85
+    assert evaluate([as_dict(one) for one in found], truth, names).AP50 > 0.85
 
 
 def test_a_shipped_name_is_a_run_for_the_command(tmp_path):
@@ -34,12 +39,27 @@ def test_a_shipped_name_is_a_run_for_the_command(tmp_path):
     assert any(one["score"] > 0.5 for one in page["objects"])
 
 
-def test_the_header_says_what_it_is():
-    model, config, classes = load_model("scenes")
-    assert set(classes) <= set(DOTA_V10_CLASSES) and config.data == "runs/weights/scenes-data"
+HIT_UAV = ("Bicycle", "Car", "OtherVehicle", "Person")
+DRONE = Path(__file__).parents[2] / "shared/data/hit_uav"
+KNOWN = {"scenes": set(DOTA_V10_CLASSES), "hit-uav": set(HIT_UAV)}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_the_header_says_what_it_is(name):
+    model, config, classes = load_model(name)
+    assert set(classes) <= KNOWN[name] and config.data == f"runs/weights/{name}-data"
     assert next(model.parameters()).dtype is torch.float32 and not model.training
 
 
+@pytest.mark.skipif(not (DRONE / "val").exists(), reason=f"needs the published images in {DRONE}")
+def test_hit_uav_scores_what_its_card_says_on_images_it_has_not_learned():
+    detector, data = load("hit-uav", device="cpu"), open_dataset(DRONE, "val", classes=HIT_UAV)
+    some = [data[i] for i in range(0, len(data), 24)]
+    found = [as_dict(one) for one in detector([image for image, _ in some])]
+    score = evaluate(found, [target for _, target in some], HIT_UAV).per_class
+    assert score["Car"]["0.50"] > 0.7 and score["Person"]["0.50"] > 0.7
+
+
 def test_a_name_that_is_none_is_answered_with_those_that_are():
-    with pytest.raises(FileNotFoundError, match=r"by name come: .*scenes"):
+    with pytest.raises(FileNotFoundError, match=r"shipped weights: .*scenes"):
         load("scene")

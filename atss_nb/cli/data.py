@@ -23,10 +23,14 @@ def _scenes(args: argparse.Namespace) -> None:
 
 _SCENES = {
     "out": {"type": Path, "help": "folder to write"},
-    "--n": {"type": int, "default": 200, "help": "how many"},
-    "--size": {"type": int, "default": 512, "help": "side [px]"},
-    "--seed": {"type": int, "default": 0},
-    "--difficulty": {"default": "normal", "choices": ["easy", "normal", "hard"], "help": "of all scenes"},
+    "--n": {"type": int, "default": 200, "help": "how many scenes (200)"},
+    "--size": {"type": int, "default": 512, "help": "side of a scene [px] (512)"},
+    "--seed": {"type": int, "default": 0, "help": "the same seed draws the same scenes (0)"},
+    "--difficulty": {
+        "default": "normal",
+        "choices": ["easy", "normal", "hard"],
+        "help": "how hard the scenes are to read: crowding, look-alikes and haze (normal)",
+    },
 }
 
 
@@ -43,19 +47,23 @@ def _doctor(args: argparse.Namespace) -> int:  # 1 where there are errors
 _LABELS = {
     "default": "required",
     "choices": ["required", "optional"],
-    "help": "optional: images without a label file hold no objects",
+    "help": "optional: an image without a label file counts as an image without objects",
 }
 
 _WRITTEN = "dota, hrsc2016, hrsc2016-31, dior-r, coco, coco-boxes, yolo-obb, rolabelimg, labelme, task1"
 FORMAT_NAMES = _WRITTEN + ", cvat, label-studio"
 _DOCTOR = {
     "data": {"type": Path, "help": "folder of a data set"},
-    "--format": {"metavar": "FORMAT", "help": FORMAT_NAMES + "; without: what the folder looks like"},
-    "--classes": {"nargs": "+", "default": (), "help": "the names allowed; without: any"},
+    "--format": {"metavar": "FORMAT", "help": FORMAT_NAMES + " (default: recognized from the folder)"},
+    "--classes": {
+        "nargs": "+",
+        "default": (),
+        "help": "report every other class name as an error, such as ship plane (default: any name)",
+    },
     "--labels": _LABELS,
-    "--json": {"action": "store_true", "help": "for programs, with every finding"},
+    "--json": {"action": "store_true", "help": "print the report as JSON, with every finding"},
     "--quick": {"action": "store_true", "help": "read only the headers of images"},
-    "--workers": {"type": int, "default": 2, "help": "threads that decode images"},
+    "--workers": {"type": int, "default": 2, "help": "threads that decode images (2)"},
 }
 
 
@@ -82,52 +90,86 @@ def _renaming(text: str) -> tuple[str, str]:
 _CONVERT = {
     "src": {"type": Path, "help": "folder to read"},
     "dst": {"type": Path, "help": "new folder to write"},
-    "--from": {"dest": "source", "metavar": "FORMAT", "help": "without: what the folder looks like"},
+    "--from": {"dest": "source", "metavar": "FORMAT", "help": "format of src (default: recognized)"},
     "--to": {"dest": "target", "metavar": "FORMAT", "required": True, "help": _WRITTEN},
     "--images": {
         "default": "copy",
         "choices": ["copy", "link", "8bit", "none"],
-        "help": "link: hard links; 8bit: what has more than 8 bits a channel is stretched to them",
+        "help": "copy them, link them on the same disk, stretch channels of more than 8 bits to 8, or leave them out",
     },
     "--labels": _LABELS,
-    "--rename": {"nargs": "+", "default": [], "metavar": "OLD=NEW", "type": _renaming, "help": "class names"},
+    "--rename": {
+        "nargs": "+",
+        "default": [],
+        "metavar": "OLD=NEW",
+        "type": _renaming,
+        "help": "rename classes, such as Ship=ship",
+    },
 }
 
 
-def _stats(args: argparse.Namespace) -> None:
-    "Count what each assigner gives to the objects of a data set."
-    from atss_nb.data.datasets import DotaDataset, find_split
-    from atss_nb.plots.statistics import write_statistics
-    from atss_nb.samples.anchors import AnchorGrid
-    from atss_nb.samples.statistics import compare_assigners, comparison, comparison_by, standard_rules
+def _as_trained(args: argparse.Namespace):  # a TrainConfig, the images
+    "What a training on these data would use: size, levels, anchors and assigner."
+    from dataclasses import replace
 
-    started, one = time.perf_counter(), (args.data / "labelTxt").is_dir()
+    from atss_nb.data.datasets import DotaDataset
+    from atss_nb.training.settings import TrainConfig, open_split, suit
+
+    asked = {} if args.size is None else {"size": args.size}
+    if (args.data / "labelTxt").is_dir():  # a split by itself
+        data, config = DotaDataset(args.data), TrainConfig(str(args.data))
+        config = replace(config, **suit(data, config, args.size))
+    else:
+        config = TrainConfig.suggest(args.data, format=args.format or "", **asked)
+        data = open_split(config, args.split)
+    strides = tuple(args.strides or config.model.strides)
+    return replace(config, model=replace(config.model, strides=strides)), data
+
+
+def _stats(args: argparse.Namespace) -> None:
+    "Count what each assigner gives to the objects of a data set, with the anchors and the size of a training on it."
+    from atss_nb.model.build import build_assigner, build_grid
+    from atss_nb.plots.statistics import write_statistics
+    from atss_nb.samples.statistics import compare_assigners, comparison, comparison_by, standard_rules
+    from atss_nb.samples.verdict import verdict
+
+    started = time.perf_counter()
     with claim_folder(args.out, "stats", [args.data]) as folder:
-        data = DotaDataset(args.data if one else find_split(args.data, args.split))
-        rules, chosen = standard_rules(AnchorGrid(tuple(args.strides))), "ATSS, k = 9"
-        reports = compare_assigners(data, rules, args.size)
-        tables = [
-            comparison(reports),
-            *(f"by {by}\n{comparison_by(reports, by)}" for by in ("size", "aspect")),
-        ]
-        print("\n\n".join([reports[chosen].summary(), *tables]))
+        config, data = _as_trained(args)
+        grid = build_grid(config.model)
+        rules = {"this training": (grid, build_assigner(config.model)), **standard_rules(grid)}
+        reports = compare_assigners(data, rules, config.size)
+        chosen = reports["this training"]
+        tables = [f"by {by}\n{comparison_by(reports, by)}" for by in ("size", "aspect")]
+        print("\n\n".join([chosen.summary(), comparison(reports), *tables]))
         seconds = time.perf_counter() - started
-        facts = {"data": str(data.folder), "size": args.size, "seconds": round(seconds, 1)}
-        files = write_statistics(folder, data, reports, chosen, facts)
-    print(
-        f"{len(data)} images in {seconds:.1f} s; wrote {', '.join(path.name for path in files)} to {args.out}"
-    )
+        facts = {"data": str(args.data), "size": config.size, "seconds": round(seconds, 1)}
+        files = write_statistics(folder, data, reports, "this training", facts)
+    size = f"long side {config.size} px" if config.size else "as they are"
+    print(f"\n{len(data)} images, {size}, levels from stride {grid.strides[0]}")
+    print(*(f"- {line}" for line in verdict(chosen)), sep="\n")
+    print(f"wrote {', '.join(path.name for path in files)} to {args.out} in {seconds:.1f} s")
 
 
 _STATS = {
-    "data": {"type": Path, "help": "folder with images/ and labelTxt/, or with train/, val/, test/"},
-    "--split": {"default": "train", "choices": ["train", "val", "test"]},
-    "--size": {"type": int, "default": 0, "help": "long side that images are resized to [px]; 0 keeps them"},
+    "data": {
+        "type": Path,
+        "help": "folder of a data set in any format, or one split with images/ and labelTxt/",
+    },
+    "--format": {"metavar": "FORMAT", "help": FORMAT_NAMES + " (default: recognized from the folder)"},
+    "--split": {
+        "default": "train",
+        "choices": ["train", "val", "test"],
+        "help": "which split to count (train)",
+    },
+    "--size --imgsz": {
+        "type": int,
+        "help": "long side that images are resized to [px], 0 keeps them (default: as a training would choose)",
+    },
     "--strides": {
         "type": int,
         "nargs": "+",
-        "default": (8, 16, 32, 64, 128),
-        "help": "of the pyramid's levels, fine to coarse [px]; the small model has 4 8 16 32",
+        "help": "strides of the levels, fine to coarse, such as 4 8 16 32 (default: as a training would choose)",
     },
     "--out": {"type": Path, "default": Path("runs/stats"), "help": "folder to write"},
 }
@@ -150,15 +192,39 @@ def _split(args: argparse.Namespace) -> None:
 _SPLIT = {
     "data": {"type": Path, "help": "folder with images/, and labelTxt/ if there are labels"},
     "out": {"type": Path, "help": "folder to write"},
-    "--style": {"default": "exact", "choices": ["exact", "mmrotate", "dota-devkit"], "help": "whose rules"},
-    "--size": {"type": int, "default": 1024, "help": "side of a tile [px]"},
-    "--gap": {"type": int, "default": 200, "help": "what neighbours share [px]"},
-    "--rates": {"type": float, "nargs": "+", "default": (1.0,), "help": "0.5 1 1.5 for three scales"},
-    "--min-iof": {"type": float, "default": 0.7, "help": "share of an object that a tile must hold"},
-    "--min-image-rate": {"type": float, "default": 0.6, "help": "share of a tile that must be image"},
-    "--no-padding": {"action": "store_true", "help": "tiles at the border stay small"},
+    "--style": {
+        "default": "exact",
+        "choices": ["exact", "mmrotate", "dota-devkit"],
+        "help": "whose rules decide which objects a tile gets (exact)",
+    },
+    "--size": {"type": int, "default": 1024, "help": "side of a tile [px] (1024)"},
+    "--gap": {
+        "type": int,
+        "default": 200,
+        "help": "overlap of neighbouring tiles [px], at least the longest object (200)",
+    },
+    "--rates": {
+        "type": float,
+        "nargs": "+",
+        "default": (1.0,),
+        "help": "resize images by these factors first, such as 0.5 1 1.5 (1)",
+    },
+    "--min-iof": {
+        "type": float,
+        "default": 0.7,
+        "help": "share of an object that must lie in a tile for the tile to get it (0.7)",
+    },
+    "--min-image-rate": {
+        "type": float,
+        "default": 0.6,
+        "help": "leave out tiles with a smaller share of image (0.6)",
+    },
+    "--no-padding": {
+        "action": "store_true",
+        "help": "keep tiles at the border small instead of filling them up",
+    },
     "--keep-difficulty": {"action": "store_true", "help": "do not mark cut objects as difficult"},
-    "--workers": {"type": int, "default": 1, "help": "processes"},
+    "--workers": {"type": int, "default": 1, "help": "processes that cut tiles (1)"},
     "--overwrite": {"action": "store_true", "help": "replace the tiles of another split"},
 }
 
@@ -178,10 +244,24 @@ def _merge(args: argparse.Namespace) -> None:
 _MERGE = {
     "results": {"type": Path, "help": "folder with Task1_<class>.txt (or Task2) of tiles"},
     "out": {"type": Path, "help": "folder to write"},
-    "--tiles": {"type": Path, "help": "folder that `atss split` wrote; without: read the tiles' names"},
-    "--style": {"choices": ["mmrotate", "dota-devkit"], "help": "how to read names; without: as they look"},
-    "--iou": {"type": float, "default": 0.1, "help": "overlap above which the lower score goes"},
-    "--nms": {"default": "polygon", "choices": ["polygon", "rotated"], "help": "what is compared"},
+    "--tiles": {
+        "type": Path,
+        "help": "folder that `atss split` wrote (default: places are read from the tiles' names)",
+    },
+    "--style": {
+        "choices": ["mmrotate", "dota-devkit"],
+        "help": "whose names the tiles have (default: recognized)",
+    },
+    "--iou": {
+        "type": float,
+        "default": 0.1,
+        "help": "remove the lower score of two boxes with more overlap than this (0.1)",
+    },
+    "--nms": {
+        "default": "polygon",
+        "choices": ["polygon", "rotated"],
+        "help": "compare corners or boxes (polygon)",
+    },
 }
 
 DATA_COMMANDS = {

@@ -100,7 +100,7 @@ def _train(config: TrainConfig, out: Path) -> None:
     test = open_split(config, "test")
     train(config, out, watch=watch_image(out, test, _busiest(test)))
     if load_checkpoint(out / "last.pt")["epochs"] < config.epochs:
-        raise DemoStopped(f"stopped: atss train --out {out} --resume goes on")
+        raise DemoStopped(f"stopped; continue with: atss train --out {out} --resume")
 
 
 _FILES = ("config.json", "log.jsonl", "log.csv", "last.pt", "best.pt", "watched.png", "watched.jsonl")

@@ -180,7 +180,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 _PREDICT = {
-    "run": {"type": Path, "help": "run folder, checkpoint, or weights that come along: scenes"},
+    "run": {"type": Path, "help": "run folder, checkpoint, or weights that come along: scenes, hit-uav"},
     "images": {
         "type": Path,
         "nargs": "+",
@@ -189,55 +189,69 @@ _PREDICT = {
     },
     "--out --work-dir": {
         "type": Path,
-        "help": "folder to write; without: the next of runs/predict, runs/predict2, ...",
+        "help": "folder to write (default: the next free one of runs/predict, runs/predict2, ...)",
     },
     "--score --conf": {
         "type": float,
         "default": 0.3,
-        "help": "draw and count what scores at least this; below the run's own threshold (0.05), more is kept",
+        "help": "draw and count detections that score at least this; a value below the run's own (0.05) keeps more of them",
     },
     **THRESHOLDS,
-    "--format": {"nargs": "+", "default": ("task1",), "choices": OUTPUT_FORMATS, "help": "files of results"},
+    "--format": {
+        "nargs": "+",
+        "default": ("task1",),
+        "choices": OUTPUT_FORMATS,
+        "help": "one or more kinds of result files (task1)",
+    },
     "--size --window": {
         "dest": "window",
         "type": int,
         "metavar": "SIDE",
-        "help": "cut every image into tiles of this side [px]; without: of 1024, and only images "
-        "over 64 megapixels, or over 2048 px that the run would not shrink",
+        "help": "cut every image into tiles of this side [px] (default: 1024, and only images "
+        "over 64 megapixels, or over 2048 px that the run would not shrink)",
     },
     "--gap --overlap": {
         "dest": "overlap",
         "type": int,
         "default": 200,
-        "help": "what neighbouring tiles share [px]: twice the longest object",
+        "help": "overlap of neighbouring tiles [px], at least twice the longest object",
     },
     "--scales": {
         "type": float,
         "nargs": "+",
         "default": (1.0,),
-        "help": "of views: to the image for windows, to the size trained with for whole images",
+        "help": "look at these sizes as well, such as 0.5 1 2: of the image for windows, of the trained size for whole images",
     },
-    "--views": {"default": "none", "choices": ["none", "flips", "turns", "all"], "help": "of each window"},
-    "--batch-size": {"type": int, "default": 4, "help": "views at a time"},
-    "--precision": {"default": "auto", "choices": PRECISIONS, "help": "auto: bfloat16 where it is fast"},
+    "--views": {
+        "default": "none",
+        "choices": ["none", "flips", "turns", "all"],
+        "help": "also look at flipped or turned views, and merge (none)",
+    },
+    "--batch-size": {"type": int, "default": 4, "help": "views in one batch (4)"},
+    "--precision": {
+        "default": "auto",
+        "choices": PRECISIONS,
+        "help": "of the network; auto takes bfloat16 where it is fast",
+    },
     "--device": DEVICE,
 }
 
 
 def _export(args: argparse.Namespace) -> None:
-    "Write the raw network of a run as ONNX, for images of any size."
-    from atss_nb.inference.export import export_onnx
+    "Write the raw network of a run as ONNX, or as a program of torch.export (.pt2), for images of any size."
+    from atss_nb.inference.export import export_onnx, save_program
     from atss_nb.training.loop import load_model
 
     with claim_files([args.out], "export", [args.run]):
-        model, _, classes = load_model(args.run)
-        export_onnx(model, args.out, classes)
+        model, config, classes = load_model(args.run)
+        write = save_program if args.out.suffix == ".pt2" else export_onnx
+        write(model, args.out, classes, config.size)
     print(f"wrote {args.out}: {args.out.stat().st_size / 1e6:.1f} MB, classes {', '.join(classes)}")
 
 
 _EXPORT = {
     "run": {"type": Path, "help": "run folder or checkpoint"},
-    "out": {"type": Path, "help": "the .onnx file to write"},
+    "out": {"type": Path, "help": "the .onnx or .pt2 file to write"},
 }
 
 IMAGE_COMMANDS: dict[str, tuple[Callable, dict]] = {

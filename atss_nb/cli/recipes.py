@@ -20,8 +20,13 @@ def _recipes(args: argparse.Namespace) -> None:
 
 
 _RECIPES = {
-    "name": {"nargs": "?", "help": "a row; without: all of them"},
-    "--set": {"action": "append", "default": [], "metavar": "NAME=VALUE", "help": "change a value first"},
+    "name": {"nargs": "?", "help": "name of a row (default: list all rows)"},
+    "--set": {
+        "action": "append",
+        "default": [],
+        "metavar": "NAME=VALUE",
+        "help": "change a value, such as epochs=24",
+    },
 }
 
 
@@ -41,11 +46,23 @@ def _convert_weights(args: argparse.Namespace) -> None:
 
 
 _CONVERT_WEIGHTS = {
-    "checkpoint": {"type": Path, "help": ".pth"},
-    "out": {"type": Path, "help": ".safetensors to write"},
-    "--recipe": {"required": True, "help": "the row whose model it is"},
-    "--layout": {"default": "mmrotate-0.x", "choices": ["mmrotate-0.x", "mmrotate-1.x", "ratss"]},
-    "--set": {"action": "append", "default": [], "metavar": "NAME=VALUE", "help": "change the model first"},
+    "checkpoint": {"type": Path, "help": "the .pth file to read"},
+    "out": {"type": Path, "help": "the .safetensors file to write"},
+    "--recipe": {
+        "required": True,
+        "help": "row of the result table whose model it is, such as retina-r50-oc-1x-dota",
+    },
+    "--layout": {
+        "default": "mmrotate-0.x",
+        "choices": ["mmrotate-0.x", "mmrotate-1.x", "ratss"],
+        "help": "project that wrote the checkpoint; ratss is that of the result table (mmrotate-0.x)",
+    },
+    "--set": {
+        "action": "append",
+        "default": [],
+        "metavar": "NAME=VALUE",
+        "help": "change the model, such as k=13",
+    },
 }
 
 RECIPE_COMMANDS: dict[str, tuple[Callable, dict]] = {

@@ -16,10 +16,14 @@ from ..core.options import missing
 from ..core.outputs import claim_files
 
 PROTOCOL_NAMES = ("dota-devkit", "mmrotate", "hrsc-voc07", "hrsc-voc12", "coco", "probiou")
-_METRIC = {"choices": ["voc07", "area", "coco101"], "help": "without: the protocol's own, else area"}
+_RULES = "whose rules decide what counts as a hit (dota-devkit)"
+_METRIC = {
+    "choices": ["voc07", "area", "coco101"],
+    "help": "how AP is averaged (default: as the protocol does, else area)",
+}
 
 
-def _case(dataset, predictions, targets, labels: str | Path | None, size):  # a Case, notes
+def _case(dataset, predictions, targets, labels: str | Path | None, size, nms: float):  # a Case, notes
     "The predictions beside the truth, of tiles or of whole images, and what a reader should know of them."
     from atss_nb.evaluation.cases import as_case
     from atss_nb.inference.predict import original_pixels, whole_images
@@ -29,7 +33,7 @@ def _case(dataset, predictions, targets, labels: str | Path | None, size):  # a 
         note = ["scored tile by tile; with the labels of the whole images, tiles are merged first (--labels)"]
         predictions, targets = (original_pixels(side, targets, size) for side in (predictions, targets))
         return as_case(predictions, targets, dataset.classes), note if cut else []
-    files = whole_images(dataset, predictions, targets, labels, size)
+    files = whole_images(dataset, predictions, targets, labels, size, nms)
     return files.case, [f"{len(targets)} tiles merged into {len(files.image_ids)} images", *files.notes]
 
 
@@ -50,14 +54,15 @@ def _report_name(split: str) -> str:
 
 def _run_report(path: Path, title: str, analysis, config, facts: dict, *shown) -> None:
     "Write the report of a run; `shown` is what `report_figures` takes."
-    from atss_nb.plots.analysis import analysis_sections, interval_facts
-    from atss_nb.plots.report import report_figures, write_report
+    from atss_nb.plots.analysis import analysis_sections
+    from atss_nb.plots.report import report_figures, share, write_report
     from atss_nb.training.checkpoints import read_log
 
-    means = {k: "none" if v is None else f"{100 * v:.1f}" for k, v in analysis.evaluation.means.items()}
-    facts = {"images": analysis.evaluation.images} | facts | interval_facts(analysis) | means
-    parts = report_figures(*shown), json.loads(config.to_json()), facts, analysis_sections(analysis)
-    write_report(path, title, read_log(path.parent / "log.jsonl"), analysis.evaluation, *parts)
+    evaluation, sections = analysis.evaluation, analysis_sections(analysis)
+    means = {name: share(value) for name, value in evaluation.means.items()}
+    facts = {"images": evaluation.images} | facts | means
+    parts = report_figures(*shown), json.loads(config.to_json()), facts, sections, analysis.intervals
+    write_report(path, title, read_log(path.parent / "log.jsonl"), evaluation, *parts)
 
 
 def score_run(
@@ -87,7 +92,9 @@ def score_run(
     Returns:
         the metrics, as written to <split>.json
     """
-    from atss_nb.evaluation.breakdown import analyze
+    from atss_nb.evaluation.advice import next_steps
+    from atss_nb.evaluation.breakdown import analyze, worst_images
+    from atss_nb.evaluation.cases import as_case
     from atss_nb.evaluation.evaluate import choose_protocol
     from atss_nb.model.detect import predict_dataset, with_thresholds
     from atss_nb.training.loop import load_model
@@ -99,7 +106,7 @@ def score_run(
     dataset = open_split(replace(config, data=data or config.data, classes=tuple(classes)), split)
     model = with_thresholds(model, **thresholds).to(device)
     predictions, targets = predict_dataset(model, dataset, config.batch_size, True, precision)
-    case, notes = _case(dataset, predictions, targets, labels, config.size)
+    case, notes = _case(dataset, predictions, targets, labels, config.size, model.config.nms_threshold)
     analysis = analyze(case, metric, protocol)
     notes += analysis.notes
     notes += [f"{name} is {value}" for name, value in thresholds.items() if value is not None]
@@ -108,10 +115,11 @@ def score_run(
     with replacing(run / f"{split}.json") as draft:
         draft.write_text(json.dumps(metrics, indent=2), encoding="utf-8")
     title, machine = title or f"{run.name}: {split} images", _machine(model, device)
-    _run_report(
-        run / _report_name(split), title, analysis, config, machine, model.cpu(), dataset, predictions
-    )
+    order = worst_images(as_case(predictions, targets, dataset.classes), metric, protocol=protocol)
+    shown = model.cpu(), dataset, predictions, order
+    _run_report(run / _report_name(split), title, analysis, config, machine, *shown)
     print(analysis.evaluation.summary(), *(f"note: {note}" for note in notes), sep="\n")
+    print("", "what to do next", *(f"- {step}" for step in next_steps(analysis)), sep="\n")
     return metrics
 
 
@@ -132,17 +140,28 @@ def _test(args: argparse.Namespace) -> None:
 
 _TEST = {
     "run": {"type": Path, "help": "run folder"},
-    "--split": {"default": "test", "choices": ["train", "val", "test"]},
-    "--data": {"help": "another data folder than the run's"},
+    "--split": {
+        "default": "test",
+        "choices": ["train", "val", "test"],
+        "help": "which split to score (test)",
+    },
+    "--data": {"help": "score this data folder instead of the run's own"},
     "--labels": {
         "type": Path,
-        "help": "labels of the whole images that the split's tiles were cut from: merge tiles, score images",
+        "help": "label folder of the whole images that the tiles were cut from: detections are merged and scored there",
     },
-    "--protocol": {"default": "dota-devkit", "choices": PROTOCOL_NAMES},
+    "--protocol": {"default": "dota-devkit", "choices": PROTOCOL_NAMES, "help": _RULES},
     "--metric": _METRIC,
-    "--score --conf": {"type": float, "help": "lowest score that counts; without: the run's own"},
+    "--score --conf": {
+        "type": float,
+        "help": "ignore detections that score less (default: the run's own threshold)",
+    },
     **THRESHOLDS,
-    "--precision": {"default": "float32", "choices": PRECISIONS, "help": "auto: bfloat16 where it is fast"},
+    "--precision": {
+        "default": "float32",
+        "choices": PRECISIONS,
+        "help": "of the network; auto takes bfloat16 where it is fast",
+    },
     "--device": DEVICE,
 }
 
@@ -199,20 +218,24 @@ def _eval(args: argparse.Namespace) -> None:
 _EVAL = {
     "results": {"type": Path, "help": "folder with Task1_<class>.txt"},
     "labels": {"type": Path, "help": "folder with one DOTA label file for each image"},
-    "--protocol": {"default": "dota-devkit", "choices": PROTOCOL_NAMES},
+    "--protocol": {"default": "dota-devkit", "choices": PROTOCOL_NAMES, "help": _RULES},
     "--metric": _METRIC,
     "--tiles": {
         "type": Path,
-        "help": "folder of the split: the results are of its tiles and get merged first",
+        "help": "folder of the split whose tiles the results belong to; they are merged first",
     },
-    "--json": {"type": Path, "help": "file to write"},
+    "--json": {"type": Path, "help": "JSON file to write: all numbers, for programs"},
     "--report": {
         "type": Path,
-        "help": "HTML file to write: errors, confusion, intervals, ...; in the JSON, too",
+        "help": "HTML file to write: curves, errors, confusion, intervals (the JSON holds them, too)",
     },
-    "--compare": {"action": "store_true", "help": "the same detections under every protocol"},
-    "--imageset": {"type": Path, "help": "file with the names of the images that count"},
-    "--classes": {"nargs": "+", "default": (), "help": "without: all in the results and the labels"},
+    "--compare": {"action": "store_true", "help": "score the same detections under every protocol"},
+    "--imageset": {"type": Path, "help": "text file with the names of the images to score (default: all)"},
+    "--classes": {
+        "nargs": "+",
+        "default": (),
+        "help": "classes to score, in order (default: all in the results and the labels)",
+    },
 }
 
 
@@ -232,8 +255,12 @@ def _submit(args: argparse.Namespace) -> None:
 _SUBMIT = {
     "results": {"type": Path, "help": "folder with Task1_<class>.txt"},
     "out": {"type": Path, "help": "zip file to write"},
-    "--imageset": {"type": Path, "help": "file with the names of the images of the set"},
-    "--classes": {"nargs": "+", "default": (), "help": "without: those of the DOTA release that fits"},
+    "--imageset": {"type": Path, "help": "text file with the names of all images of the test set"},
+    "--classes": {
+        "nargs": "+",
+        "default": (),
+        "help": "classes to submit (default: those of the DOTA release that fits)",
+    },
 }
 
 RESULT_COMMANDS = {

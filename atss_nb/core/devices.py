@@ -49,7 +49,7 @@ def autocast(device: torch.device | str, precision: str) -> AbstractContextManag
 
 
 def send(x: Tensor, device: torch.device | str) -> Tensor:
-    """A tensor on a device; the host does not wait for it to get there.
+    """A tensor, copied to a device without waiting for the copy to end.
 
     Args:
         x: of any shape

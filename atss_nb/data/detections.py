@@ -211,7 +211,7 @@ class Detections:
         classes: Collection[str] | None = None,
         **fields,
     ) -> "Detections":
-        """Of outlines; ValueError for a name that is not among the classes.
+        """Detections from outlines; ValueError for a name that is not among the classes.
 
         Args:
             polygons: (M, 4, 2) or (M, 8) corners in order [px]
@@ -228,7 +228,7 @@ class Detections:
     def from_rows(
         cls, rows: Iterable[Detection], classes: Collection[str] | None = None, **fields
     ) -> "Detections":
-        """Of single objects, such as a parser finds them, or a loop has chosen them.
+        """Detections from single objects, such as a parser returns.
 
         Args:
             classes: as in `from_polygons`, like the next

@@ -53,7 +53,7 @@ class Report:
         return json.dumps({**asdict(self), "ok": not self.errors}, indent=2, ensure_ascii=False)
 
     def text(self) -> str:
-        "As a person reads it."
+        "The report as text."
         parts = [f"{self.data}: {self.format}", _table(self.splits), _table(self.classes)]
         for title, rows in (("image H x W [px]", self.image_size), ("object side [px]", self.object_size)):
             parts.append("\n".join(f"{title}, {key}: {_row(values)}" for key, values in rows.items()))

@@ -18,7 +18,7 @@ from ..geometry.conventions import convert
 
 
 def to_sample(detections) -> dict[str, Tensor]:
-    """As torchvision's detectors give predictions and take targets.
+    """The dictionary that torchvision's detectors return as a prediction and take as a target.
 
     Args:
         detections: Detections of M objects
@@ -41,7 +41,7 @@ def _crowds_and_areas(attributes: Sequence[Mapping[str, str]]) -> dict[str, Tens
 
 
 def from_sample(cls, sample: Mapping, classes: Sequence[str], **fields):
-    """Of a detector's prediction, or of a data set's target.
+    """Detections from a detector's prediction, or from a data set's target.
 
     Args:
         sample: boxes (M, 5), labels (M,); scores, difficult, polys, iscrowd, area, image_id, size where known
@@ -66,7 +66,7 @@ _TURNED = {"CXCYWHR": "torchvision", "XYWHR": "torchvision_xywhr"}
 
 
 def to_tv_tensor(detections, format: str = "CXCYWHR"):
-    """For torchvision's transforms; ValueError where the image's size is not known.
+    """The boxes as torchvision's transforms take them; ValueError where the image's size is not known.
 
     Args:
         detections: Detections with size
@@ -79,7 +79,7 @@ def to_tv_tensor(detections, format: str = "CXCYWHR"):
 
     d = detections
     if d.size is None:
-        raise ValueError(f"{d.image_id or 'detections'}: the image's size is not known; torchvision wants it")
+        raise ValueError(f"{d.image_id or 'detections'}: the image's size is not known; torchvision needs it")
     if format not in ("XYXY", "XYXYXYXY", *_TURNED):
         raise ValueError(f"format: expected CXCYWHR, XYWHR, XYXYXYXY or XYXY, got {format!r}")
     if format in _TURNED:
@@ -90,7 +90,7 @@ def to_tv_tensor(detections, format: str = "CXCYWHR"):
 
 
 def from_tv_tensor(cls, boxes, labels: Tensor, classes: Sequence[str], **fields):
-    """Of what torchvision's transforms give back: le90 boxes, and corners where there are eight numbers.
+    """Detections from what torchvision's transforms return: le90 boxes, and corners where there are eight numbers.
 
     Args:
         boxes: torchvision.tv_tensors.BoundingBoxes of any format
@@ -111,7 +111,7 @@ def from_tv_tensor(cls, boxes, labels: Tensor, classes: Sequence[str], **fields)
 
 
 def to_supervision(detections):
-    """For supervision's annotators and trackers; ImportError where it is not installed.
+    """The same as supervision's container, for its annotators and trackers; ImportError where it is not installed.
 
     Args:
         detections: Detections
@@ -140,7 +140,7 @@ def _library(name: str):
 
 
 def from_supervision(cls, detections, classes: Sequence[str] | None = None, **fields):
-    """Of supervision's container; ValueError where nothing says what the classes are called.
+    """Detections from supervision's container; ValueError where nothing says what the classes are called.
 
     Args:
         detections: supervision.Detections, upright where they hold no corners
@@ -192,7 +192,7 @@ def to_frame(detections):
 
 
 def from_frame(cls, frame, classes: Sequence[str] | None = None, **fields):
-    """Of a table; ValueError where it holds more than one image.
+    """Detections from a table; ValueError where it holds more than one image.
 
     Args:
         frame: pandas.DataFrame with the columns COLUMNS, of one image
@@ -234,7 +234,7 @@ def _feature(one, transform) -> dict:
 
 
 def from_geojson(cls, content: Mapping, transform=None, classes: Sequence[str] | None = None, **fields):
-    """Of a GeoJSON file's content; ValueError that names the feature which is no outline of four corners.
+    """Detections from a GeoJSON file's content; ValueError that names the feature which is no outline of four corners.
 
     Args:
         content: FeatureCollection of polygons with four corners and a property "class"

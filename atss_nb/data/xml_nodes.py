@@ -66,7 +66,7 @@ class _Builder(ContentHandler):
 
 
 def read_xml(path: Path, tag: str) -> Node:
-    """Parse a file; LabelError with the line where it is no such XML, or tries to be clever.
+    """Parse a file; LabelError with the line where it is no such XML, or defines entities.
 
     Args:
         tag: of the outermost element

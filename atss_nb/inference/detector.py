@@ -11,6 +11,7 @@ from torch import nn
 
 from ..core.devices import choose_device
 from ..data.detections import Detections
+from .exported import EXPORTED, open_exported
 from .inputs import is_one_image
 from .predict import predict_each
 from ..model.detect import with_thresholds
@@ -87,8 +88,11 @@ def load(path: str | Path, device: str = "auto") -> Detector:
     """A trained detector, ready for images. Raises `FileNotFoundError` or `ValueError` that names the file.
 
     Args:
-        path: a run folder, a checkpoint, a .safetensors file, or weights that come along: "scenes"
-        device: "cpu", "cuda" or "auto": a GPU where there is one
+        path: a run folder, a file (checkpoint, .safetensors, .onnx, .pt2), or weights that come along:
+            "scenes", "hit-uav"
+        device: "cpu", "cuda" or "auto": a GPU where there is one; an exported file stays on the CPU
     """
+    if Path(path).suffix in EXPORTED:
+        return Detector(*open_exported(path))
     model, config, classes = load_model(path)
     return Detector(model.to(choose_device(device)), classes, config.size)

@@ -55,6 +55,7 @@ def whole_images(
     targets: Sequence[dict],
     labels: str | Path,
     size: int | tuple[int, int] = 0,
+    nms_threshold: float = 0.1,
 ) -> ResultFiles:
     """What was found in tiles, merged into whole images, beside their labels. Raises what `read_merged` raises.
 
@@ -63,6 +64,7 @@ def whole_images(
         predictions: of `predict_dataset`
         labels: folder with one DOTA label file per whole image
         size: what the data set shrinks tiles to, as in `predict`
+        nms_threshold: between tiles: IoU above which the lower score of a class goes
 
     Returns:
         ready to be evaluated
@@ -72,7 +74,7 @@ def whole_images(
         Detections(p["boxes"], p["labels"], names, p["scores"], target["image_id"])
         for target, p in zip(targets, found, strict=True)
     ]
-    return read_merged(detections, labels, dataset.folder, dataset.classes)
+    return read_merged(detections, labels, dataset.folder, dataset.classes, iou_threshold=nms_threshold)
 
 
 class _Opened(NamedTuple):

@@ -201,7 +201,7 @@ def views_of(
 
 
 def batch_views(views: Iterable[View], batch_size: int) -> Iterator[list[View]]:
-    """Neighbours of the same size, at most `batch_size` of them. Every `batch_size` images a batch ends: who goes on there gets the same batches.
+    """Neighbours of the same size, at most `batch_size` of them. Every `batch_size` images a batch ends: a run that continues there gets the same batches.
 
     Args:
         views: of one image or many

@@ -41,7 +41,7 @@ IOU_LOSSES = {
 
 
 def rotated_iou_loss(pred: Tensor, target: Tensor, mode: str = "linear", eps: float = 1e-6) -> Tensor:
-    """One minus overlap, in three tempers, pair by pair; differentiable in both arguments.
+    """One minus overlap, in one of three modes, pair by pair; differentiable in both arguments.
 
     Args:
         pred: (P, 5) cx, cy, w, h [px], angle [rad]

@@ -192,6 +192,7 @@ def detection_sheet(
     iou_threshold: float = 0.5,
     columns: int = 4,
     width: float = 9.0,
+    titles: Sequence[str] = (),
 ) -> Figure:
     """A contact sheet of images with hits, false detections and missed objects.
 
@@ -201,6 +202,7 @@ def detection_sheet(
         targets: one per image
         score_threshold: less sure detections are not drawn
         width: of the sheet [inch]
+        titles: one per image, or none
     """
     rows, side = -(-len(images) // columns), width / columns
     figure, axes = plt.subplots(
@@ -212,6 +214,8 @@ def detection_sheet(
         sure = prediction["scores"] >= score_threshold
         kept = {key: prediction[key][sure] for key in ("boxes", "scores", "labels")}
         draw_outcome(show_image(image, ax), kept, target, iou_threshold)
+    for ax, title in zip(axes.flat, titles, strict=False):
+        ax.set_title(title, fontsize=7)
     _outcome_legend(figure)
     return figure
 

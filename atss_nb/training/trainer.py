@@ -270,7 +270,7 @@ class Trainer:
         if changed:
             differ = summary("the checkpoint is of another run, settings that differ", changed)
             raise ConfigError(
-                f"{differ}\nwithout them it goes on; with them, start anew (--overwrite, or another folder)"
+                f"{differ}\nleave them out to continue this run, or start a new one with them (--overwrite, or another folder)"
             )
         _check_facts(state.get("data", self.facts), self.facts)
         for name in ("model", "optimizer", "scaler"):

@@ -101,7 +101,7 @@ def _find_weights(
         if str(name) in shipped:
             return shipped[str(name)]
         names = ", ".join(shipped)
-        raise FileNotFoundError(f"{missing(path, 'run or checkpoint')} (by name come: {names})")
+        raise FileNotFoundError(f"{missing(path, 'run or checkpoint')} (shipped weights: {names})")
     inside = [path / name for name in ("best.pt", "last.pt") if (path / name).exists()]
     if path.is_dir() and not inside:
         raise FileNotFoundError(f"{path}: expected a run folder with best.pt or last.pt; {listing(path)}")
