@@ -1589,6 +1589,8 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                                                                   'atss_nb/model/config.py'),
                                       'atss_nb.model.config.SecondStage': ( 'workshop/model/config.html#secondstage',
                                                                             'atss_nb/model/config.py'),
+                                      'atss_nb.model.config._check_second_stage': ( 'workshop/model/config.html#_check_second_stage',
+                                                                                    'atss_nb/model/config.py'),
                                       'atss_nb.model.config._check_strides': ( 'workshop/model/config.html#_check_strides',
                                                                                'atss_nb/model/config.py'),
                                       'atss_nb.model.config._check_together': ( 'workshop/model/config.html#_check_together',

@@ -80,6 +80,10 @@ def _check_together(config: "ModelConfig") -> None:
     positive, negative, _ = config.max_iou
     if negative > positive:
         raise ConfigError(f"max_iou is {config.max_iou}, expected the second not above the first")
+
+
+def _check_second_stage(config: "ModelConfig") -> None:
+    "Whether the rest is as the table's project has it, where the second stage is to be. Raises `ConfigError`."
     stage = config.second_stage
     if stage and stage.as_published and (stage.oriented or not stage.upright_branch or config.angle != "oc"):
         raise ConfigError(
@@ -183,6 +187,7 @@ class ModelConfig:
 
     def __post_init__(self):
         _check_together(self)
+        _check_second_stage(self)
         _check_strides(self)
 
     @classmethod
