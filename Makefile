@@ -12,7 +12,7 @@ help:
 	@echo "make demo    train a small ATSS detector on procedural scenes (CPU, minutes) and write runs/demo/report.html"
 	@echo "make test    lint, the notebook gate, all notebooks, all tests"
 	@echo "make fuzz    broken files for every reader, other ones each time: COUNT=200000 SEED=7"
-	@echo "make lab     open JupyterLab on the index notebook"
+	@echo "make lab     open JupyterLab on a working copy of the notebooks"
 	@echo "make bench   run every benchmark and write bench/results/: an hour on a quiet machine"
 	@echo "make notebooks  execute every notebook, store what it shows, and clean: SLOW=1 measures times again, too"
 	@echo "make format  format the notebooks and scripts, export and clean: run before a commit"

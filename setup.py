@@ -31,7 +31,13 @@ setup(
     package_dir={package + ".notebooks": "nbs"},  # the course travels with the package: `atss lab` opens it
     package_data={
         package + ".recipes": ["*.pyi"],
-        package + ".notebooks": ["*.ipynb", "course/*.ipynb", "workshop/*/*.ipynb", "images/*.png"],
+        package + ".notebooks": [
+            "*.ipynb",
+            "course/*.ipynb",
+            "workshop/*/*.ipynb",
+            "images/*.png",
+            "images/*.svg",
+        ],
         package: ["py.typed", "*.pyi", "weights/*"],
         package + ".explore": ["*.js", "*.css"],
         package + ".plots": ["*.css"],

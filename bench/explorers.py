@@ -1,32 +1,35 @@
-"""Frames and answers a second while an object is dragged in the microscope and in the overlap walk, in a real browser.
+"""Frames and answers a second while an object is dragged in an explorer, in a real browser.
 
 python bench/explorers.py [--seconds 4]    prints a table and writes bench/results/explorers.json
+
+The microscope, the walk and the dial answer in the page; the tiling asks Python in every frame that it can.
 """
 
 import platform
 import sys
-import tempfile
-from pathlib import Path
 from statistics import median
+from threading import Thread
+
+import numpy as np
+import torch
 
 from common import RESULTS, ROOT, arguments, command_line, machine, seconds, write
 
 sys.path.insert(0, str(ROOT / "tests"))
 
-from browser import browser, lab, open_notebook, write_notebook  # noqa: E402
+from browser import browser  # noqa: E402
 
-from atss_nb.explore.geometry import OverlapWalk  # noqa: E402
+from atss_nb.explore.explorers import Explorer  # noqa: E402
 from atss_nb.explore.microscope import Microscope  # noqa: E402
-from atss_nb.explore.page import explorer_code  # noqa: E402
+from atss_nb.explore.page import ExplorerServer, make_explorer  # noqa: E402
 
-MEASURED = {"microscope": (Microscope, 3), "walk": (OverlapWalk, 0)}  # explorer, the object that is dragged
-DRAG = """async ([n, object, seconds]) => {
-    const c = document.querySelectorAll('.atss-explorer canvas.scene')[n], d = c.dataset, seen = [];
-    const watch = new MutationObserver(() => seen.push(+d.request));
+DRAG = """async ([object, seconds]) => {
+    const c = document.querySelector('.atss-explorer canvas.scene'), d = c.dataset, seen = [], took = [];
+    const watch = new MutationObserver(() => (seen.push(+d.request), took.push(+d.took)));
     watch.observe(c, {attributeFilter: ['data-request']});
     c.setPointerCapture = () => {};
-    const box = JSON.parse(d.boxes)[object], frame = c.getBoundingClientRect(), s = +d.scale, m = +d.margin;
-    const at = [frame.left + m + (box[0] + 0.2 * box[2]) * s, frame.top + m + (box[1] + 0.2 * box[3]) * s];
+    const box = JSON.parse(d.boxes)[object], frame = c.getBoundingClientRect(), s = +d.scale;
+    const at = [frame.left + +d.left + (box[0] + 0.2 * box[2]) * s, frame.top + +d.top + (box[1] + 0.2 * box[3]) * s];
     const send = (type, dx) => c.dispatchEvent(new PointerEvent(type,
         {clientX: at[0] + dx, clientY: at[1] + dx / 3, bubbles: true, pointerId: 1}));
     send('pointerdown', 0);
@@ -41,45 +44,68 @@ DRAG = """async ([n, object, seconds]) => {
     const rate = key => (after[key] - before[key]) / passed;
     watch.disconnect();
     const ordered = seen.every((r, k) => !k || r >= seen[k - 1]);
-    return {frames: rate('draws'), answers: rate('answers'), stale: after.stale - before.stale, ordered}
+    return {frames: rate('draws'), answers: rate('answers'), took: took.filter(Number.isFinite), stale: after.stale - before.stale, ordered}
 }"""
 
 
-def kernel_ms(kind) -> float:  # median [ms]
-    "What Python needs for an answer, without the way to the browser."
-    explorer, times = kind(), []
-    for i in range(40):
-        explorer.scene = explorer.scene | {"request": i}
-        times.append(1000 * seconds(explorer.refresh))
+def crowded(count: int = 400, size: tuple[int, int] = (3000, 4000)) -> Microscope:
+    "Many small objects on a large image."
+    rng = torch.Generator().manual_seed(0)
+    low, high = torch.tensor([0.0, 0, 20, 12, -1.6]), torch.tensor([size[1], size[0], 120.0, 60, 1.6])
+    boxes = low + (high - low) * torch.rand(count, 5, generator=rng)
+    y, x = np.indices(size)
+    image = np.stack([(x // 16 + y // 16) % 96 + 60, x // 40 + 60, y // 30 + 60], 2).astype(np.uint8)
+    return Microscope(image, boxes)
+
+
+def cases() -> dict[str, tuple[Explorer, int]]:  # name -> explorer, the object that is dragged
+    made = {name: (make_explorer(name), 0) for name in ("microscope", "walk", "dial", "tiling")}
+    return made | {"400 objects": (crowded(), 3)}
+
+
+def python_ms(explorer: Explorer, count: int = 20) -> float | None:  # median [ms]
+    "What Python needs for an answer, without the way to the browser; None where it is too much for it."
+    times = []
+    for _ in range(count):
+        try:
+            times.append(1000 * seconds(lambda: explorer.respond(explorer.boxes)))
+        except ValueError:
+            return None
     return median(times)
 
 
-def drag(page, number: int, name: str, lasting: float) -> dict:
-    kind, moved = MEASURED[name]
-    page.locator(".atss-explorer canvas.scene").nth(number).scroll_into_view_if_needed()
-    page.evaluate(DRAG, [number, moved, 1])  # compile
-    found = page.evaluate(DRAG, [number, moved, lasting])
-    return {"explorer": name, "boxes": len(kind().boxes), "kernel_ms": kernel_ms(kind)} | found
+def drag(page, name: str, explorer: Explorer, moved: int, lasting: float) -> dict:
+    with ExplorerServer(explorer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        page.goto(server.address)
+        page.wait_for_function("() => document.querySelector('canvas.scene')?.dataset.busy === ''")
+        page.evaluate(DRAG, [moved, 1])  # compile
+        found = page.evaluate(DRAG, [moved, lasting])
+        page.goto("about:blank")
+        server.shutdown()
+    took = found.pop("took")
+    answer = median(took) if took else None
+    return {
+        "explorer": name,
+        "boxes": len(explorer.boxes),
+        "answer_ms": answer,
+        "python_ms": python_ms(explorer),
+    } | found
 
 
 def measure(lasting: float) -> list[dict]:
-    with tempfile.TemporaryDirectory() as folder:
-        write_notebook(Path(folder) / "bench.ipynb", [explorer_code(name) for name in MEASURED])
-        with lab(Path(folder)) as url, browser() as (page, watch):
-            open_notebook(page, url, "bench.ipynb")
-            ready = "document.querySelectorAll('.atss-explorer canvas[data-draws]').length"
-            page.wait_for_function(f"() => {ready} === {len(MEASURED)}", timeout=120_000)
-            rows = [drag(page, i, name, lasting) for i, name in enumerate(MEASURED)]
+    with browser(1600, 1000) as (page, watch):
+        rows = [drag(page, name, *case, lasting) for name, case in cases().items()]
         assert not watch.complaints, watch.complaints
     return rows
 
 
 def table(rows: list[dict]) -> str:
-    lines = [
-        f"{'explorer':>12} {'boxes':>6} {'frames/s':>9} {'answers/s':>10} {'in Python':>10} {'in order':>9}"
-    ]
+    head = f"{'explorer':>12} {'boxes':>6} {'frames/s':>9} {'answers/s':>10} {'in the page':>12} {'in Python':>11} {'in order':>9}"
+    lines = [head]
     for r in rows:
-        numbers = f"{r['frames']:9.1f} {r['answers']:10.1f} {r['kernel_ms']:7.1f} ms"
+        page, python = (f"{r[k]:.1f} ms" if r[k] is not None else "-" for k in ("answer_ms", "python_ms"))
+        numbers = f"{r['frames']:9.1f} {r['answers']:10.1f} {page:>12} {python:>11}"
         lines.append(f"{r['explorer']:>12} {r['boxes']:6} {numbers} {'yes' if r['ordered'] else 'NO':>9}")
     return "\n".join(lines)
 

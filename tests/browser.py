@@ -3,14 +3,19 @@
 import json
 import os
 import shutil
+import socket
+import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import nbformat
 
-from atss_nb.explore.page import start_lab, wait_for
+from atss_nb.explore.page import lab_command
 
 TOKEN = "tests"
 CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
@@ -43,15 +48,37 @@ def write_config(folder: Path, dark: bool) -> None:
     (folder / "jupyter_lab_config.json").write_text('{"LabApp": {"expose_app_in_browser": true}}')
 
 
+def free_port() -> int:
+    "A port of this machine that nobody uses."
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(url: str, server: subprocess.Popen, seconds: float = 90) -> None:
+    "Return when the server answers."
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            return urlopen(url, timeout=2).close()
+        except (URLError, OSError):
+            time.sleep(0.1)
+    raise RuntimeError("JupyterLab did not start; `atss lab` shows what it says")
+
+
 @contextmanager
 def lab(folder: Path, dark: bool = False) -> Iterator[str]:  # the server's address
-    "The JupyterLab of `atss explore` on a folder, without anything of the user's; it ends with the block."
+    "The JupyterLab of `atss lab` on a folder, without anything of the user's; it ends with the block."
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as state:
         write_config(Path(state) / "jupyter_config_dir", dark)
-        server, url = start_lab(folder, TOKEN, clean_environment(Path(state)))
+        port = free_port()
+        command = lab_command(folder, Path(state) / "settings", port=port, open_browser=False)
+        environment = clean_environment(Path(state)) | {"JUPYTER_TOKEN": TOKEN}
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        server = subprocess.Popen(command, env=environment, **quiet)
         try:
-            wait_for(f"{url}/api", server)
-            yield url
+            wait_for(f"http://127.0.0.1:{port}/api", server)
+            yield f"http://127.0.0.1:{port}"
         finally:
             server.terminate()
             server.wait(20)

@@ -42,7 +42,7 @@ def note_of(explorer) -> str:
     "All that the page shows in words, after a look at whether it can show it."
     json.dumps(explorer.answer, allow_nan=False)
     assert explorer.answer["request"] == explorer.scene.get("request", 0)
-    return " · ".join([explorer.answer.get("error", ""), *explorer.answer["notes"]])
+    return " · ".join([explorer.answer.get("error", ""), explorer.trouble, *explorer.answer["notes"]])
 
 
 @pytest.mark.parametrize("what", BOXES)

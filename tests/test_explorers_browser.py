@@ -4,23 +4,29 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
+from urllib.request import urlopen
 
 import pytest
 import torch
-from browser import CHROMIUM, Watch, browser, clean_environment, lab, open_notebook, write_notebook
+from browser import CHROMIUM, browser, clean_environment, lab, open_notebook, write_notebook
 from PIL import Image
 
+from atss_nb.cli.main import main
 from atss_nb.explore.data import TileSeam, TurnedImage
 from atss_nb.explore.explorers import rounded
 from atss_nb.explore.geometry import AngleDial, OverlapWalk
 from atss_nb.explore.microscope import Microscope
-from atss_nb.explore.page import explorer_code
+from atss_nb.explore.page import ExplorerServer, explorer_code
 from atss_nb.explore.results import PrecisionRecall, Suppression, TrainingPlayer
 from atss_nb.explore.samples import AnchorTiling, BoxCoder
+from atss_nb.explore.standalone import explorer_page
 from atss_nb.geometry.overlap import box_iou_rotated
 from atss_nb.samples.anchors import AnchorGrid
-from atss_nb.samples.assign import ATSS
+from atss_nb.samples.assign import ATSS, MaxIoU
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
 NAMES = ("microscope", "walk", "dial", "tiling", "coder", "seam", "transform", "nms", "curve")
@@ -34,8 +40,8 @@ BAD = {
     "no picture": "import torch\nMicroscope('nowhere.png')",
     "no boxes": "w = Microscope()\nw.scene = {'boxes': [[1, 2, 3]]}\nw",
     "no area": "w = Microscope()\nw.scene = {'boxes': [[60, 60, 0, 0, 0], [-90, 9, 20, 20, 0]]}\nw",
-    "no run": "TrainingPlayer('nowhere')",
-    "not a number": "Microscope(boxes=torch.full((1, 5), torch.nan))",
+    "no run": "\nTrainingPlayer('nowhere')",
+    "not a number": "\nMicroscope(boxes=torch.full((1, 5), torch.nan))",
     "own explorer": RULER,
 }
 FLAT = "import torch\nw.boxes = w.boxes * torch.tensor([-1, 1, 0, 0, 1])\nw"  # and off the image
@@ -70,8 +76,7 @@ class View:
     def __init__(self, page, number: int):
         self.page, self.number = page, number
         self.root = page.locator(".atss-explorer").nth(number)
-        self.canvas = self.root.locator("canvas.scene")
-        self.controls = self.root.locator("xpath=ancestor::*[contains(@class, 'widget-vbox')][1]")
+        self.canvas = self.root.locator("canvas.scene").first
 
     def data(self, name: str) -> str:
         return self.canvas.get_attribute(f"data-{name}")
@@ -95,16 +100,13 @@ class View:
     def place(self, x: float, y: float) -> tuple[float, float]:
         "A point of the scene on the page."
         self.canvas.scroll_into_view_if_needed()
-        frame, margin, scale = (
-            self.canvas.bounding_box(),
-            float(self.data("margin")),
-            float(self.data("scale")),
-        )
-        return frame["x"] + margin + x * scale, frame["y"] + margin + y * scale
+        frame, scale = self.canvas.bounding_box(), float(self.data("scale"))
+        left, top = float(self.data("left")), float(self.data("top"))
+        return frame["x"] + left + x * scale, frame["y"] + top + y * scale
 
     def on_chart(self, right: float, down: float) -> tuple[float, float]:
         "A point of the chart on the page [px from its left, or from its right where negative; from its top]."
-        chart = self.root.locator("canvas.chart")
+        chart = self.root.locator("canvas.chart").first
         chart.scroll_into_view_if_needed()
         frame = chart.bounding_box()
         return frame["x"] + right % frame["width"], frame["y"] + down
@@ -124,29 +126,55 @@ class View:
         self.settle()
 
 
+def made(code: str):
+    "The explorer that a cell shows."
+    *lines, last = code.split("\n")
+    exec(
+        "\n".join(lines),
+        space := {"torch": torch, "TrainingPlayer": TrainingPlayer, "Microscope": Microscope},
+    )
+    return eval(last, space)
+
+
+@contextmanager
+def served(explorer) -> Iterator[str]:  # the page's address
+    with ExplorerServer(explorer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server.address
+        server.shutdown()
+
+
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory):
-    "All explorers in one notebook, in the dark theme, at twice the density."
+def opened():
+    "A browser in the dark theme, at twice the density."
+    with browser(density=2, dark=True) as (page, watch):
+        yield page, watch
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("explorers")
     record_run(folder)
-    write_notebook(folder / "all.ipynb", [*KINDS.values(), *BAD.values()])
-    with lab(folder, dark=True) as url, browser(density=2, dark=True) as (page, watch):
-        open_notebook(page, url, "all.ipynb")
-        count = len(KINDS) + len(BAD)
-        script = f"() => document.querySelectorAll('.atss-explorer canvas[data-draws]').length === {count}"
-        page.wait_for_function(script)
-        page.folder = folder
-        yield page, watch
+    return folder / "run"
 
 
 @pytest.fixture
 def view(opened, request):
-    "One of them; afterwards, nothing may have complained in the console or left the machine."
+    "One of them on a page of its own; afterwards, nothing may have complained or left the machine."
     page, watch = opened
-    view = View(page, [*KINDS, *BAD].index(request.param))
-    view.settle()
-    yield view
-    assert (watch.complaints, watch.foreign) == ([], [])
+    code = (KINDS | BAD)[request.param]
+    if request.param == "player":
+        code = code.replace("'run'", repr(str(request.getfixturevalue("run_folder"))))
+    with served(made(code)) as address:
+        page.goto(address)
+        view = View(page, 0)
+        view.settle()
+        yield view
+        page.goto("about:blank")
+    seen = [*watch.complaints, *watch.foreign]
+    watch.complaints.clear()  # each test answers for its own page
+    watch.foreign.clear()
+    assert seen == []
 
 
 def on(name: str):
@@ -169,13 +197,16 @@ def test_the_microscope_is_dragged_and_shows_what_python_says(view):
     anchors = AnchorGrid()((512, 512))
     found = ATSS().explain(anchors, after)
     assigned = found.assignment.gt_index
-    assert view.text("[data-value=positives]") == f"{int((assigned >= 0).sum())} positives"
+    assert view.text("[data-value=positives]") == str(int((assigned >= 0).sum()))
     for i, v in enumerate(anchors.levels):
         assert view.text(f"[data-level='{i}']") == str(
             int((assigned[v.start : v.start + v.count] >= 0).sum())
         )
-    rows = view.root.locator("tr.button").all_inner_texts()
-    assert [r.split()[-1] for r in rows] == [f"{t:.3f}" for t in found.threshold]
+    rows = view.root.locator("tr.pick").all_inner_texts()
+    assert [r.split()[-1] for r in rows] == [f"{t:.2f}" for t in found.threshold]
+    other = MaxIoU().explain(anchors, after).assignment.gt_index
+    assert view.text("[data-value=others]") == str(int((other >= 0).sum()))
+    view.wait("root.dataset.python === 'same'")
 
 
 @on("microscope")
@@ -186,7 +217,7 @@ def test_a_candidate_tells_its_numbers(view):
     assert first == f"anchor {int(found.index[g, 0])}"
     assert view.text("[data-fact=IoU]") == f"{found.iou[g, 0]:.3f}"
     assert view.text("[data-fact=distance]") == f"{found.distance[g, 0]:.1f} px"
-    assert ("positive:" in view.text("[data-fact=reason]")) == (int(found.reason[g, 0]) == 0)
+    assert (": positive:" in view.text("[data-fact=reason]")) == (int(found.reason[g, 0]) == 0)
     places = AnchorGrid()((512, 512)).boxes[found.index[g], :2]
     alone = (torch.cdist(places, places) < 1).sum(1) == 1  # levels share some of their centres
     c = int(((found.reason[g] == 0) & alone).nonzero()[-1, 0])
@@ -239,7 +270,7 @@ def test_everything_by_keyboard_and_undone(view):
 def test_stretched_and_turned_by_its_handles(view):
     view.keys("n")
     g = int(view.data("selected"))
-    while view.boxes[g, 2] * float(view.data("scale")) < 60:
+    while view.boxes[g, 2:4].amin() * float(view.data("scale")) < 45:
         view.keys("n")
         g = int(view.data("selected"))
     x, y, w, h, t = view.boxes[g].tolist()
@@ -258,18 +289,21 @@ def test_stretched_and_turned_by_its_handles(view):
 
 
 @on("microscope")
-def test_the_rule_is_switched_and_the_scene_copied(view):
-    thresholds = "[...root.querySelectorAll('tr.button')].map(r => r.lastChild.innerText)"
-    view.controls.get_by_role("button", name="MaxIoU").click()
-    view.wait(f"{thresholds}.every(t => t === '0.500')")
-    view.controls.get_by_role("button", name="ATSS", exact=True).click()
-    view.wait(f"{thresholds}.every(t => t !== '0.500')")
+def test_the_rule_is_switched_undone_and_copied(view):
+    choice = view.root.locator(".pane").first.get_by_label("rule")
+    before = view.text("[data-value=positives]")
+    choice.select_option("MaxIoU")
+    view.settle()
+    found = MaxIoU()(AnchorGrid()((512, 512)), view.boxes).gt_index
+    assert view.text("[data-value=positives]") == str(int((found >= 0).sum()))
+    view.wait("root.dataset.python === 'same'")
+    view.keys("Control+z")
+    assert choice.input_value() == "ATSS" and view.text("[data-value=positives]") == before
     view.root.get_by_role("button", name="Copy as Python").click()
-    code = view.root.get_attribute("data-copied")
     space = {}
-    exec(code, space)
+    exec(view.root.get_attribute("data-copied"), space)
     positives = int((space["explanation"].assignment.gt_index >= 0).sum())
-    assert view.text("[data-value=positives]") == f"{positives} positives"
+    assert view.text("[data-value=positives]") == str(positives)
 
 
 @on("walk")
@@ -322,7 +356,7 @@ def test_the_coder_says_the_deltas(view):
     view.keys("p", *["Shift+Alt+ArrowLeft"] * 30)  # the anchor loses its area
     assert "has no area" in view.text(".status")
     view.keys(*["Control+z"] * 30)
-    assert "Python says" not in view.text(".status")
+    assert "Not possible" not in view.text(".status") and "Python says:" not in view.text(".status")
 
 
 @on("seam")
@@ -335,7 +369,7 @@ def test_the_seam_tells_who_owns_the_object(view):
     for i, row in enumerate(answer["rows"]):
         assert view.text(f"[data-iof='{i}']") == f"{row['iof']:.3f}"
         assert view.text(f"[data-verdict='{i}']") == row["verdict"]
-    view.controls.get_by_role("button", name="dota-devkit").click()
+    view.root.get_by_role("radio", name="dota-devkit").check()
     verdicts = [r["verdict"] for r in TileSeam(view.boxes[0], style="dota-devkit").answer["rows"]]
     assert "dropped" not in verdicts
     found = "[...root.querySelectorAll('[data-verdict]')].map(n => n.innerText)"
@@ -349,8 +383,8 @@ def test_the_turned_box_has_the_turned_corners(view):
     for button, action in ((None, "rotate"), ("top-bottom", "top-bottom"), ("quarter turn", "quarter turn")):
         answer = TurnedImage(view.boxes[0], action=action).answer
         if button:
-            view.controls.get_by_role("button", name=button).click()
-            expected = "+root.querySelector('[data-after=\"4\"]').innerText"
+            view.root.get_by_role("radio", name=button, exact=True).check()
+            expected = "root.querySelector('[data-after=\"4\"]')?.innerText"
             view.wait(f"Math.abs({expected} - {answer['after'][4]}) < 0.006")
         for k in range(5):
             shown = [float(view.text(f"[data-{when}='{k}']")) for when in ("before", "after")]
@@ -383,8 +417,8 @@ def test_average_precision_follows_the_boxes(view):
 
 
 @on("player")
-def test_the_player_moves_in_time(view):
-    player = TrainingPlayer(view.page.folder / "run")
+def test_the_player_moves_in_time(view, run_folder):
+    player = TrainingPlayer(run_folder)
     view.keys("End")
     assert view.text("[data-value=epoch]") == "3"
     view.page.mouse.move(*view.on_chart(-30, 80))
@@ -399,7 +433,7 @@ def test_the_player_moves_in_time(view):
 @pytest.mark.parametrize(
     "view, reason",
     [
-        ("no picture", "cannot be read"),
+        ("no picture", "nowhere.png: cannot be read"),
         ("no boxes", "object 1: expected 5 finite numbers"),
         ("no area", "object 1 has no area"),
         ("no run", "recorded no image"),
@@ -448,24 +482,26 @@ def test_a_box_grows_back_from_nothing(view):
 
 def upload(view: View, path: Path) -> None:
     with view.page.expect_file_chooser() as chooser:
-        view.controls.locator(".jupyter-widgets.widget-upload, .widget-upload").click()
+        view.root.get_by_role("button", name="Open image").click()
     chooser.value.set_files(path)
 
 
 @on("no picture")
 def test_an_image_of_ones_own_and_a_broken_one(view, tmp_path):
+    assert "nowhere.png: cannot be read" in view.text(".status")
     Image.new("RGB", (300, 200)).save(tmp_path / "mine.png")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     upload(view, tmp_path / "mine.png")
     scene = "root.querySelector('canvas.scene')"
     view.wait(f"Math.abs({scene}.clientWidth / {scene}.clientHeight - 1.5) < 0.1")
-    view.wait("!root.querySelector('.status').innerText.includes('cannot be read')")
+    view.settle()
     view.keys("a")
     assert view.boxes[0, :2].tolist() == [150, 100]
     found = ATSS()(AnchorGrid()((200, 300)), view.boxes).gt_index
-    assert view.text("[data-value=positives]") == f"{int((found >= 0).sum())} positives"
+    assert view.text("[data-value=positives]") == str(int((found >= 0).sum()))
+    view.wait("root.dataset.python === 'same'")
     upload(view, tmp_path / "broken.png")
-    view.wait("root.querySelector('.status').innerText.includes('cannot be read')")
+    view.wait("root.querySelector('.status').innerText.includes('broken.png cannot be read')")
     view.keys("Delete")
 
 
@@ -481,10 +517,10 @@ def test_sharp_and_dark(view):
 def test_answers_come_in_order_while_dragging(view):
     script = """async n => {
         const c = document.querySelectorAll('.atss-explorer canvas.scene')[n], r = c.getBoundingClientRect(), seen = [];
-        new MutationObserver(() => seen.push(+c.dataset.request)).observe(c, {attributeFilter: ['data-request']});
+        new MutationObserver(() => seen.push(+c.dataset.answers)).observe(c, {attributeFilter: ['data-answers']});
         c.setPointerCapture = () => {};
-        const box = JSON.parse(c.dataset.boxes)[3], s = +c.dataset.scale, m = +c.dataset.margin;
-        const [x, y] = [m + (box[0] + 35) * s, m + (box[1] + 41) * s];
+        const box = JSON.parse(c.dataset.boxes)[3], s = +c.dataset.scale;
+        const [x, y] = [+c.dataset.left + (box[0] + 35) * s, +c.dataset.top + (box[1] + 41) * s];
         const send = (type, dx) => c.dispatchEvent(new PointerEvent(type, {clientX: r.left + x + dx, clientY: r.top + y, bubbles: true, pointerId: 1}));
         send('pointerdown', 0);
         const frame = () => new Promise(requestAnimationFrame);
@@ -497,23 +533,155 @@ def test_answers_come_in_order_while_dragging(view):
     view.keys("Control+z")
 
 
-def test_atss_explore_opens_on_the_microscope(opened, tmp_path):
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_atss_explore_opens_on_the_microscope_and_leaves_nothing(opened, tmp_path, stop):
     command = [sys.executable, "-m", "atss_nb.cli", "explore", "--no-browser"]
-    server = subprocess.Popen(command, env=clean_environment(tmp_path), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env=clean_environment(tmp_path), stdout=subprocess.PIPE, text=True)
     try:
-        address = server.stdout.readline().split()[-1]
-        page = opened[0].context.new_page()
-        watch = Watch(page)
+        address = process.stdout.readline().split()[-1]
+        page, watch = opened
         page.goto(address)
-        page.wait_for_selector(".atss-explorer canvas[data-draws]")
         view = View(page, 0)
         view.settle()
-        assert view.text("[data-value=positives]") == "41 positives"
+        assert view.text("[data-value=positives]") == "41"
+        view.wait("root.dataset.python === 'same'")
         assert watch.complaints == [] and watch.foreign == []
-        page.close()
+        page.goto("about:blank")
     finally:
-        server.send_signal(signal.SIGINT)
-        assert server.wait(120) == 130
+        process.send_signal(stop)
+        assert process.wait(120) == (130 if stop == signal.SIGINT else -signal.SIGTERM)
+    with pytest.raises(OSError):
+        urlopen(address, timeout=2)
+
+
+def test_a_widget_in_jupyterlab(opened, tmp_path):
+    "The same pages as widgets of a notebook: with a twin, and answered by the kernel."
+    write_notebook(tmp_path / "all.ipynb", [KINDS["microscope"], KINDS["tiling"]])
+    page, watch = opened
+    with lab(tmp_path) as url:
+        open_notebook(page, url, "all.ipynb")
+        page.wait_for_function("() => document.querySelectorAll('canvas[data-draws]').length === 2")
+        microscope, tiling = View(page, 0), View(page, 1)
+        microscope.wait("root.dataset.python === 'same'")
+        microscope.keys("ArrowRight", "Alt+]")
+        microscope.wait("root.dataset.python === 'same'")
+        found = ATSS()(AnchorGrid()((512, 512)), microscope.boxes).gt_index
+        assert microscope.text("[data-value=positives]") == str(int((found >= 0).sum()))
+        tiling.keys("ArrowRight", "]")
+        answer = AnchorTiling(tiling.boxes[0]).answer
+        assert tiling.text("[data-best='2']") == f"{answer['levels'][2]['best']:.3f}"
+        assert (watch.complaints, watch.foreign) == ([], [])
+        page.goto("about:blank")
+
+
+def axe() -> str:
+    "The script of axe-core; skips where it is not installed."
+    package = pytest.importorskip(
+        "axe_playwright_python", reason="no axe-core here: pip install axe-playwright-python"
+    )
+    return (Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_axe_finds_nothing_serious(opened, run_folder, dark):
+    script, (page, _) = axe(), opened
+    page.emulate_media(color_scheme="dark" if dark else "light")
+    for name, code in KINDS.items():
+        with served(made(code.replace("'run'", repr(str(run_folder))))) as address:
+            page.goto(address)
+            View(page, 0).settle()
+            page.evaluate(script)
+            found = page.evaluate("async () => (await axe.run()).violations")
+            named = [(v["id"], v["impact"], [n["html"][:120] for n in v["nodes"]]) for v in found]
+            assert [n for n in named if n[1] in ("serious", "critical")] == [], name
+            page.goto("about:blank")
+    page.emulate_media(color_scheme="dark")
+
+
+def test_no_keyboard_trap(opened):
+    "Tab walks through everything and out at the end; a key that means nothing here stays the browser's."
+    page, _ = opened
+    with served(made(KINDS["microscope"])) as address:
+        page.goto(address)
+        view = View(page, 0)
+        view.settle()
+        view.canvas.focus()
+        page.evaluate("document.body.append(Object.assign(document.createElement('button'), {id: 'end'}))")
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.id") == "end":
+                break
+        assert page.evaluate("document.activeElement.id") == "end"
+        prevented = page.evaluate("""() => {
+            const row = document.querySelector('button.link'), keys = ['Tab', 'F5', ' ', 'PageDown', 'a'];
+            return keys.filter(key => !row.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true})));
+        }""")
+        assert prevented == []
+        view.root.locator("button.link").nth(2).click()
+        view.settle()
+        assert view.data("selected") == "2"
+        assert (
+            page.evaluate("document.activeElement.className") == "link"
+        )  # the focus stays while the panel changes
+
+
+@pytest.mark.parametrize("name", ["microscope", "walk", "dial"])
+def test_a_page_from_disk_without_network(opened, tmp_path, name):
+    path = tmp_path / "page.html"
+    assert main(["explore", name, "--html", str(path)]) == 0
+    assert path.stat().st_size < 500_000
+    page, watch = opened
+    page.goto("about:blank")
+    watch.complaints.clear()  # of servers that ended before
+    page.context.set_offline(True)
+    page.goto(path.as_uri())
+    view = View(page, 0)
+    view.settle()
+    before = view.boxes
+    view.drag(middle(before[0]), 20, 10)
+    assert torch.allclose(view.boxes[0, :2] - before[0, :2], torch.tensor([20.0, 10]).double(), atol=1)
+    page.context.set_offline(False)
+    assert watch.complaints == [] and all(url.startswith("file:") for url in watch.foreign)
+    watch.foreign.clear()  # the file itself
+
+
+def test_a_page_without_javascript_is_a_still_picture(opened, tmp_path):
+    "A policy that forbids scripts stands for a browser without them."
+    page, watch = opened
+    policy = """<meta http-equiv="Content-Security-Policy" content="script-src 'none'"><title>"""
+    text = explorer_page(Microscope()).replace("<title>", policy)
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    page.goto((tmp_path / "page.html").as_uri())
+    assert page.locator(".atss-explorer").count() == 0
+    assert page.locator("figure svg circle").count() == 52
+    assert "ATSS: 41 positives" in page.inner_text("figcaption")
+    page.goto("about:blank")
+    watch.complaints.clear()  # of the policy
+    watch.foreign.clear()  # the file itself
+
+
+@on("microscope")
+def test_steps_are_played_and_things_are_tried(view):
+    view.root.get_by_role("button", name="1 nearest").click()
+    assert "nearest to the centre of the tennis-court: 45 candidates" in view.text(".saying")
+    view.root.get_by_role("button", name="result").click()
+    before = view.boxes
+    view.page.emulate_media(reduced_motion="reduce")
+    view.root.get_by_role("button", name="Shrink the smallest").click()
+    view.settle()
+    assert "learns nothing" in view.root.inner_text() and not torch.equal(view.boxes, before)
+    view.keys("Control+z")
+    assert torch.equal(view.boxes, before)
+    view.page.emulate_media(reduced_motion="no-preference")
+
+
+@on("tiling")
+def test_no_number_of_another_setting(view):
+    "A switch is turned while Python is busy: the old numbers go at once, and the page says that it waits."
+    view.page.evaluate("() => { window.fetch = () => new Promise(() => {}) }")
+    view.root.get_by_role("radio", name="128", exact=True).first.check()
+    assert view.text(".panel") == "Computing …"
+    view.wait("root.dataset.waiting === 'yes'")
 
 
 def test_numbers_are_what_json_can_say():

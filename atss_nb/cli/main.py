@@ -7,13 +7,14 @@ __all__ = ['main', 'atss']
 import argparse
 import contextlib
 import io
+import json
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import webbrowser
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import TextIO
 
@@ -24,7 +25,7 @@ from .recipes import RECIPE_COMMANDS
 from .results import RESULT_COMMANDS
 from .runs import RUN_COMMANDS
 from ..core.errors import AtssError
-from ..core.files import draft_of, sweep_drafts
+from ..core.files import fingerprint, read_text, replacing
 from ..core.names import shown
 from ..core.options import choose
 
@@ -52,65 +53,116 @@ _DEMO = {
     "--test-scenes": {"type": int, "default": 60, "help": "scenes to test on (60)"},
 }
 
+_COPIED = ".copied.json"  # what was copied: file -> fingerprint
 
-def _notebooks_folder(
-    copy: Path,  # where an installed package puts its copy
-) -> Path:  # the folder with index.ipynb
-    "The course: the clone's own notebooks, or a copy of the installed ones."
-    package = Path(__file__).resolve().parent.parent
-    if (package.parent / "nbs/index.ipynb").exists():
-        return package.parent / "nbs"
-    if not copy.exists():
-        sweep_drafts(copy.parent)
-        shutil.copytree(package / "notebooks", draft_of(copy), dirs_exist_ok=True)
-        os.replace(draft_of(copy), copy)
-    return copy
+
+def _is_kept(name: str) -> bool:
+    return not any(part.startswith(".") or part == "__pycache__" for part in Path(name).parts)
+
+
+def _lesson_files() -> dict[str, Path]:  # place in the working copy -> source
+    "The notebooks, and what they link to; the sample data and the map of the house only in a clone."
+    package = Path(str(files("atss_nb")))
+    clone = (package.parent / "nbs/index.ipynb").exists()
+    roots = {"nbs": package.parent / "nbs" if clone else package / "notebooks"}
+    roots |= {"data": package.parent / "data"} if clone else {}
+    found = {
+        f"{top}/{p.relative_to(root).as_posix()}": p for top, root in roots.items() for p in root.rglob("*")
+    }
+    found |= {"ARCHITECTURE.md": package.parent / "ARCHITECTURE.md"} if clone else {}
+    return {name: path for name, path in found.items() if path.is_file() and _is_kept(name)}
+
+
+def _copy_lessons(
+    folder: Path,  # the working copy
+) -> list[str]:  # newer texts that were laid beside changed ones
+    "Bring a working copy up to date without touching what its owner has changed."
+    note, beside = folder / _COPIED, []
+    copied = json.loads(read_text(note)) if note.exists() else {}
+    for name, source in _lesson_files().items():
+        there, new = folder / name, fingerprint(source)
+        if copied.get(name) == new and there.exists():
+            continue
+        if there.exists() and fingerprint(there) not in (copied.get(name), new):
+            there = there.with_suffix(f".new{there.suffix}")
+            beside.append(str(there))
+        there.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(there) as draft:
+            shutil.copyfile(source, draft)
+        copied[name] = new
+    with replacing(note) as draft:
+        draft.write_text(json.dumps(copied, indent=1), encoding="utf-8")
+    return beside
 
 
 def _lab(args: argparse.Namespace) -> int:
-    "Open JupyterLab on the index notebook."
-    folder = _notebooks_folder(args.folder)
-    root = hasattr(os, "geteuid") and os.geteuid() == 0  # as in a container; JupyterLab wants to be told
-    flags = {"--no-browser": args.no_browser, "--allow-root": root}
-    options = [f"--notebook-dir={folder}", "--LabApp.default_url=/lab/tree/index.ipynb"]
-    options += [name for name, on in flags.items() if on]
-    return subprocess.call([sys.executable, "-m", "jupyterlab", *options])
+    "Open JupyterLab on the index notebook, in a working copy."
+    from atss_nb.explore.page import lab_command
+
+    for name in _copy_lessons(args.folder):
+        print(f"{name}: newer than the one you have changed")
+    print(f"opening the notebooks in {args.folder} ...", flush=True)
+    command = lab_command(args.folder.resolve(), args.folder.resolve() / ".jupyterlab")
+    command += ["--LabApp.default_url=/lab/tree/nbs/index.ipynb"]
+    command += [f"--ServerApp.open_browser={not args.no_browser}"]
+    if os.name != "nt":  # JupyterLab takes this process's place: what ends one ends the other
+        os.execv(command[0], command)
+    return subprocess.call(command)
 
 
 _LAB = {
     "--folder": {
         "type": Path,
         "default": Path("atss_notebooks"),
-        "help": "where the course is copied to when the package is installed without it",
+        "help": "the working copy of the notebooks (atss_notebooks)",
     },
     "--no-browser": {"action": "store_true", "help": "only print the address"},
 }
 
 
-def _explore(args: argparse.Namespace) -> None:
-    "Open an explorer, such as the ATSS microscope, in the browser."
-    from atss_nb.explore.page import explorer_code, open_page
+def _explorer_of(args: argparse.Namespace):  # the explorer that is asked for
+    "An explorer with what it shall show. Raises `ValueError` where it cannot show that."
+    from atss_nb.explore.page import labelled_image, make_explorer
 
-    image = None if args.image is None else image_paths([args.image])[0].resolve()
-    run = args.run.resolve() if args.name == "player" else None
-    code = explorer_code(args.name, image or run)
-    with tempfile.TemporaryDirectory() as folder:
-        server, page = open_page(Path(folder), code)
-        try:
-            print(f"the {args.name} explorer is at {page}\nstop it with ctrl + c", flush=True)
-            if not args.no_browser:
-                webbrowser.open(page)
-            server.wait()
-        finally:
-            server.terminate()
-            server.wait()
+    if args.name == "player":
+        return make_explorer("player", args.run.resolve())
+    if args.name != "microscope":
+        if args.image or args.data:
+            raise ValueError(f"the explorer {args.name!r} shows no image; the microscope does")
+        return make_explorer(args.name)
+    if args.data:
+        return make_explorer("microscope", *labelled_image(args.data, args.image and str(args.image)))
+    return make_explorer("microscope", *(image_paths([args.image])[:1] if args.image else ()))
+
+
+def _explore(args: argparse.Namespace) -> None:
+    "Open an explorer, such as the ATSS microscope, in the browser; or write it to a file."
+    print(f"opening the explorer {args.name} ...", file=sys.stderr, flush=True)
+    from atss_nb.explore.page import ExplorerServer
+    from atss_nb.explore.standalone import save_page
+
+    explorer = _explorer_of(args)
+    if args.html:
+        save_page(explorer, args.html)
+        print(f"wrote {args.html}, {args.html.stat().st_size / 1000:.0f} kB: it opens from disk")
+        return
+    with ExplorerServer(explorer) as server:
+        print(f"the explorer {args.name} is at {server.address}\nstop it with ctrl + c", flush=True)
+        if not args.no_browser:
+            webbrowser.open(server.address)
+        server.serve_forever()
 
 
 _EXPLORERS = ("microscope", "walk", "dial", "tiling", "coder", "seam", "transform", "nms", "curve", "player")
 
 _EXPLORE = {
     "name": {"nargs": "?", "default": "microscope", "choices": _EXPLORERS, "help": "which one (microscope)"},
-    "--image": {"type": Path, "help": "picture for the microscope (default: a procedural scene)"},
+    "--image": {
+        "type": Path,
+        "help": "for the microscope: a file, or with --data an image of it; without: a procedural scene",
+    },
+    "--data": {"type": Path, "help": "for the microscope: a data set in any known format, with its labels"},
+    "--html": {"type": Path, "help": "write microscope, walk or dial to this file, which needs no Python"},
     "--run": {"type": Path, "default": Path("runs/demo"), "help": "run that the player shows (runs/demo)"},
     "--no-browser": {"action": "store_true", "help": "only print the address"},
 }

@@ -8,7 +8,6 @@ import math
 
 import numpy as np
 import torch
-from ipywidgets import FloatSlider, IntSlider, ToggleButtons
 from torch import Tensor
 from traitlets import Float, Int, Unicode
 
@@ -67,10 +66,10 @@ _STYLES = ("exact", "mmrotate", "dota-devkit")
 class TileSeam(Explorer, js="data"):
     "One object and the tiles of its image: who sees it, who keeps it, and what merging leaves."
 
-    style = control(Unicode("exact"), ToggleButtons, options=list(_STYLES))
-    size = control(Int(240), IntSlider, "tile", min=160, max=400, step=10)
-    gap = control(Int(60), IntSlider, "gap", min=0, max=120, step=10)
-    min_iof = control(Float(0.7), FloatSlider, "least IoF", min=0, max=1, step=0.05)
+    style = control(Unicode("exact"), "style", options=list(_STYLES))
+    size = control(Int(240), "tile", min=160, max=400, step=10)
+    gap = control(Int(60), "gap", min=0, max=120, step=10)
+    min_iof = control(Float(0.7), "least IoF", min=0, max=1, step=0.05)
 
     def __init__(self, box: Tensor | None = None, image=None, **settings):
         boxes = torch.tensor([[217.0, 307, 74, 44, -0.58]]) if box is None else box.view(1, 5)
@@ -147,10 +146,10 @@ def _side_by_side(
 class TurnedImage(Explorer, js="data"):
     "An image and a box before and after a transform; the corners, moved as points, judge the box."
 
-    action = control(Unicode("rotate"), ToggleButtons, options=list(_ACTIONS))
-    turn = control(Float(30.0), FloatSlider, "turn [degrees]", min=-180, max=180, step=1)
-    scale = control(Float(0.7), FloatSlider, "scale", min=0.3, max=1.2, step=0.05)
-    definition = control(Unicode("le90"), ToggleButtons, options=[d.value for d in AngleDef])
+    action = control(Unicode("rotate"), "transform", options=list(_ACTIONS))
+    turn = control(Float(30.0), "turn [degrees]", min=-180, max=180, step=1)
+    scale = control(Float(0.7), "scale", min=0.3, max=1.2, step=0.05)
+    definition = control(Unicode("le90"), "angle definition", options=[d.value for d in AngleDef])
 
     def __init__(self, box: Tensor | None = None, image: Tensor | None = None, **settings):
         boxes = torch.tensor([[150.0, 130, 110, 44, 0.4]]) if box is None else box.view(1, 5)

@@ -1,9 +1,56 @@
 
+// Where a convention's angle may point, clockwise on the screen [degrees]; two count degrees the other way.
+const ANGLE_RANGES = { oc: [0, 90], le90: [-90, 90], le135: [-45, 135], oc_old: [-90, 0], ultralytics: [0, 90], detectron2: [-180, 180], torchvision: [-180, 180] };
+const MIRRORED = ["detectron2", "torchvision"];
+
+// L1 on the angle, blind to the fact that both ends of the range are neighbours.
+const angleLoss = (pred, target, definition) => Math.abs(regularize(pred, definition)[4] - regularize(target, definition)[4]);
+
+// A turned copy of a box as a cloud of points in the box's own frame: covariance and determinants.
+function clouds(pred, target) {
+  const [u, v, p, q] = [pred[2], pred[3], target[2], target[3]].map((side) => Math.max(side, 1e-2) ** 2 / 4);
+  const [cos, sin] = [Math.cos(pred[4] - target[4]), Math.sin(pred[4] - target[4])];
+  return { a: u * cos ** 2 + v * sin ** 2, b: u * sin ** 2 + v * cos ** 2, one: u * v, two: p * q, p, q };
+}
+
+// Losses of a prediction at the target's place, which differs in its angle alone; as model.losses has them.
+const TURN_LOSSES = {
+  "L1 on the angle": angleLoss,
+  "rotated IoU": (pred, target) => 1 - Math.max(overlap(pred, target), 1e-6),
+  KLD: (pred, target) => {
+    const { a, b, one, two, p, q } = clouds(pred, target);
+    return 1 - 1 / (1 + Math.log1p(Math.max((a / p + b / q + Math.log(two / one)) / 2 - 1, 0)));
+  },
+  KFIoU: (pred, target) => {
+    const { a, b, one, two, p, q } = clouds(pred, target);
+    const shared = Math.sqrt((one / (one + a * q + b * p + two)) * two);
+    return 1 - (3 * shared) / (Math.sqrt(one) + Math.sqrt(two) - shared);
+  },
+};
+
+// A curve with gaps where it jumps.
+const withGaps = (points, jump) => points.flatMap((p, i) => (i && Math.abs(p[1] - points[i - 1][1]) > jump ? [null, p] : [p]));
+
 // The angle dial: one rectangle, its names in every convention, and what they do when it turns.
 class AngleDial extends Explorer {
   static chartHeight = 330;
   static tallest = 470;
   static keys = [[", .", "turn the prediction by 1 degree"]];
+
+  static respond({ boxes, scene, settings: { definition } }) {
+    if (boxes.length !== 1) throw new Error(`the dial shows one box, not ${boxes.length}`);
+    const [box] = boxes;
+    const turn = Number(scene.turn ?? 0);
+    const copy = (degrees) => [...box.slice(0, 4), box[4] + degrees * DEGREE];
+    const turns = Array.from({ length: 181 }, (_, i) => -180 + 2 * i);
+    const names = Object.keys(ANGLE_RANGES).map((name) => ({ name, numbers: convention(box, name), unit: MIRRORED.includes(name) ? "degrees" : "rad", chosen: name === definition }));
+    const rings = names.map(({ name, numbers, chosen }) => ({ name, low: ANGLE_RANGES[name][0], high: ANGLE_RANGES[name][1], at: MIRRORED.includes(name) ? -numbers[4] : numbers[4] / DEGREE, chosen }));
+    const losses = Object.entries(TURN_LOSSES).map(([name, loss]) => ({ name, points: withGaps(turns.map((d) => [d, loss(copy(d), box, definition)]), 0.5), now: loss(copy(turn), box, definition) }));
+    const curve = withGaps(turns.map((d) => [d, regularize(copy(d), definition)[4] / DEGREE]), 30);
+    const [seen, real] = [angleLoss(copy(turn), box, definition) / DEGREE, Math.abs(((((turn + 90) % 180) + 180) % 180) - 90)];
+    const jump = seen < real + 1e-6 ? "" : `The border of ${definition} lies between: turned by ${real.toFixed(0)}°, but ${seen.toFixed(0)}° apart in name.`;
+    return { curve, losses, prediction: copy(turn), turn, definition, names, rings, jump };
+  }
 
   look() { return { color: "#ffffff", label: "object" }; }
 

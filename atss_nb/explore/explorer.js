@@ -1,8 +1,8 @@
-// What all explorers share: a canvas with boxes to drag, a chart below it, a panel beside it, keys, undo, and the
-// conversation with Python. An explorer extends `Explorer`; the module ends with `export default show(Name)`.
-// Nothing is computed here but where things are on the screen: every number shown comes in `answer`, from Python.
+// What all explorers share: one or two canvases with boxes to drag, settings above, a chart below, a panel beside,
+// keys, undo, zoom, and the conversation with Python. An explorer extends `Explorer`; the module ends with
+// `export default show(Name)`. An explorer with a static `respond` has a twin of its Python here: it answers by
+// itself, in every frame and without a kernel, and Python, where there is one, confirms it once the hand rests.
 
-const DEGREE = Math.PI / 180;
 const KEYS = [
   ["arrows", "move by 1 px"],
   ["shift + arrows", "stretch by 1 px: right and left the width, down and up the height"],
@@ -15,75 +15,48 @@ const EDIT_KEYS = [
   ["a", "add an object"],
   ["delete", "delete the object"],
 ];
+const VIEW_KEYS = [["+ - 0", "zoom in, out, fit; also ctrl + wheel, or two fingers"]];
 
-const number = (x, digits = 3) => (x == null || !Number.isFinite(x) ? "–" : x.toFixed(digits).replace(/^-(0\.?0*)$/, "$1"));
-const plain = (box) => Array.isArray(box) && box.length === 5 && box.every(Number.isFinite);
-const turned = (x, y, t) => [x * Math.cos(t) - y * Math.sin(t), x * Math.sin(t) + y * Math.cos(t)];
-
-// The point (u, v) of a box's own frame, in scene pixels.
-function point([x, y, , , t], u, v) {
-  const [dx, dy] = turned(u, v, t);
-  return [x + dx, y + dy];
+// What is odd about boxes, in words; an error for what is no box. As Python has it.
+function checkBoxes(boxes) {
+  boxes.forEach((box, i) => {
+    if (!plain(box)) throw new Error(`object ${i + 1}: expected 5 finite numbers, got ${JSON.stringify(box)}`);
+    if (box[2] < 0 || box[3] < 0) throw new Error(`boxes, row ${i}: expected finite numbers and sides >= 0, got [${box.join(", ")}]`);
+  });
 }
 
-// The four corners, in the order of the library's obb2poly.
-function corners(box) {
-  const [w, h] = [box[2] / 2, box[3] / 2];
-  return [[-w, -h], [w, -h], [w, h], [-w, h]].map(([u, v]) => point(box, u, v));
+function boxNotes(boxes, [h, w]) {
+  const flat = boxes.map(([, , a, b], i) => (a === 0 || b === 0 ? `object ${i + 1} has no area` : null));
+  const off = boxes.map(([x, y], i) => (Math.min(x, w - x, y, h - y) < 0 ? `the centre of object ${i + 1} is off the image` : null));
+  return [...flat, ...off].filter(Boolean);
 }
 
-function make(tag, props = {}, ...children) {
-  const { dataset, ...plainProps } = props;
-  const node = Object.assign(document.createElement(tag), plainProps);
-  Object.assign(node.dataset, dataset ?? {});
-  node.append(...children.flat().filter((child) => child != null && child !== false));
-  return node;
-}
-
-// Round numbers from 0 to `top` or a little less, four or five of them.
-function rounds(top) {
-  const step = [0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5, 1].find((s) => top / s <= 5) ?? top / 4;
-  return Array.from({ length: Math.floor(top / step + 1e-9) + 1 }, (_, i) => i * step);
-}
-
-// A table: rows of cells; a cell is text, a node or {text, ...props}.
-function table(head, rows) {
-  const cell = (tag) => (c) => (c instanceof Node || typeof c !== "object" ? make(tag, {}, c ?? "") : make(tag, c, c.text ?? ""));
-  const line = (tag) => (cells) => make("tr", cells.props ?? {}, cells.map(cell(tag)));
-  return make("table", {}, head && make("thead", {}, line("th")(head)), make("tbody", {}, rows.map(line("td"))));
-}
-
-// What sets a colour "#rrggbb" off from any ground: white around dark ones, black around light ones.
-function rim(color) {
-  const light = [0.2126, 0.7152, 0.0722].reduce((sum, part, i) => sum + part * (parseInt(color.slice(1 + 2 * i, 3 + 2 * i), 16) / 255) ** 2.2, 0);
-  return light < 0.2 ? "rgb(255 255 255 / 75%)" : "rgb(0 0 0 / 75%)";
-}
-
-const dot = (color, filled = true) => {
-  const node = make("i", { className: filled ? "dot" : "dot hollow" });
-  node.style.setProperty("--color", color);
-  node.style.setProperty("--rim", rim(color));
-  return node;
-};
-
-class Explorer {
+class Explorer extends Drawing {
   static margin = 30; // screen pixels around the scene, so that handles at its border stay in reach
   static tallest = 540; // of the canvas [screen px]
   static chartHeight = 0; // of the canvas below [screen px]; 0: there is none
+  static chartText = "chart"; // what it shows, for those who cannot see it
   static many = false; // objects can be added and deleted
   static still = false; // nothing to move
+  static opens = false; // an image of one's own
+  static side = 260; // of the panel beside the canvas [screen px]
   static keys = []; // [keys, what they do] of this explorer
 
   constructor(model, el) {
+    super();
     this.model = model;
     this.name = Math.random().toString(36).slice(2); // tells two views of one explorer apart
+    this.local = !!this.constructor.respond;
+    this.controls = model.get("controls") ?? [];
     this.scene = structuredClone(model.get("scene"));
-    this.answer = model.get("answer") ?? {};
+    this.settings = this.readSettings();
+    this.answer = this.local ? {} : model.get("answer") ?? {};
     this.colors = model.get("colors");
-    this.past = [];
-    this.future = [];
+    [this.past, this.future] = [[], []];
     this.counts = { draws: 0, asked: 0, answers: 0, stale: 0 };
     this.asked = this.shown = this.scene.request ?? 0;
+    this.zoom = 1;
+    this.dirty = this.local;
     this.build(el);
     this.listen();
     this.receivePicture();
@@ -93,108 +66,240 @@ class Explorer {
 
   // ---- the page -------------------------------------------------------------------------------------------------
   build(el) {
-    const { many, still, chartHeight, keys } = this.constructor;
-    const button = (text, title, act) => make("button", { type: "button", title, onclick: () => act.call(this) }, text);
     this.status = make("span", { className: "status", role: "status" });
-    const bar = [
-      many && button("Add", "Add an object (a)", this.add),
-      many && button("Delete", "Delete the selected object (delete)", this.remove),
-      !still && button("Undo", "Undo (ctrl + z)", this.undo),
-      !still && button("Redo", "Redo (ctrl + y)", this.redo),
-      "code" in this.answer && button("Copy as Python", "Copy this scene as Python code", this.copy),
-      button("Keys", "Show the keys (?)", this.help),
-    ];
-    this.canvas = make("canvas", { className: "scene", tabIndex: 0 });
-    this.canvas.setAttribute("role", "application");
-    this.canvas.setAttribute("aria-label", `${this.model.get("title")}: drag the objects, or press ? for the keys`);
-    this.chart = chartHeight ? make("canvas", { className: "chart" }) : null;
     this.panel = make("div", { className: "panel" });
     this.voice = make("span", { className: "voice", ariaLive: "polite" });
-    const list = [...(still ? [] : KEYS), ...(many ? EDIT_KEYS : []), ...keys].map(([k, text]) => [make("kbd", {}, k), text]);
+    const { many, still, keys } = this.constructor;
+    const list = [...(still ? [] : KEYS), ...(many ? EDIT_KEYS : []), ...VIEW_KEYS, ...keys].map(([k, text]) => [make("kbd", {}, k), text]);
     this.keys = make("div", { className: "keys", hidden: true }, table(null, list));
     this.code = make("textarea", { className: "code", hidden: true, readOnly: true, rows: 12, ariaLabel: "the scene as Python" });
-    const body = make("div", { className: "body" }, make("div", { className: "left" }, this.canvas, this.chart), this.panel);
-    this.root = make("div", { className: "atss-explorer" }, make("div", { className: "bar" }, bar, this.status), this.keys, this.code, body, this.voice);
+    this.panes = this.makePanes();
+    this.canvas = this.panes[0].canvas;
+    const stage = make("div", { className: "stage" }, this.panes.map((p) => p.node));
+    const body = make("div", { className: "body" }, stage, this.panel);
+    const bar = make("div", { className: "bar", role: "group", ariaLabel: "tools" }, this.buttons(), this.status);
+    const settings = this.buildControls(this.controls.filter((c) => !c.side));
+    this.root = make("div", { className: "atss-explorer" }, this.header(settings), bar, this.keys, this.code, body, this.footer(settings), this.voice);
     this.root.setAttribute("data-lm-suppress-shortcuts", "true"); // or JupyterLab takes the keys
     el.append(this.root);
   }
 
+  header(settings) { return [settings]; } // nodes above the tools
+  footer() { return null; } // a node below everything
+
+  buttons() {
+    const { many, still, opens } = this.constructor;
+    const button = (text, title, act) => make("button", { type: "button", title, onclick: () => act.call(this) }, text);
+    const file = make("input", { type: "file", accept: "image/*", hidden: true, onchange: () => this.openImage(file.files[0]) });
+    return [
+      many && button("Add", "Add an object (a)", this.add),
+      many && button("Delete", "Delete the selected object (delete)", this.remove),
+      !still && button("Undo", "Undo (ctrl + z)", this.undo),
+      !still && button("Redo", "Redo (ctrl + y)", this.redo),
+      make("span", { className: "pair" }, button("−", "Zoom out (-)", () => this.zoomBy(1 / 1.5)), button("+", "Zoom in (+)", () => this.zoomBy(1.5)), button("Fit", "Show the whole scene (0)", () => this.zoomBy(0))),
+      opens && [button("Open image", "Open an image of your own; or drop it here", () => file.click()), file],
+      this.program && button("Copy as Python", "Copy this scene as Python code", this.copy),
+      button("Keys", "Show the keys (?)", this.help),
+    ].flat();
+  }
+
+  makePanes() { return [this.makePane(this.model.get("title"))]; }
+
+  makePane(name, head = null) {
+    const canvas = make("canvas", { className: "scene", tabIndex: 0, role: "application", ariaLabel: `${name}: drag the objects, or press ? for the keys` });
+    const chart = this.constructor.chartHeight ? make("canvas", { className: "chart", role: "img", ariaLabel: this.constructor.chartText }) : null;
+    return { canvas, chart, node: make("div", { className: "pane" }, head, canvas, chart) };
+  }
+
   listen() {
     const end = (this.ending = new AbortController());
-    const on = (target, type, act) => target.addEventListener(type, act.bind(this), { signal: end.signal });
-    on(this.canvas, "pointerdown", this.press);
-    on(this.canvas, "pointermove", this.move);
-    on(this.canvas, "pointerup", this.release);
-    on(this.canvas, "pointercancel", this.release);
+    const on = (target, type, act, options = {}) => target.addEventListener(type, act.bind(this), { signal: end.signal, ...options });
+    this.panes.forEach((pane, i) => {
+      on(pane.canvas, "pointerdown", this.press);
+      on(pane.canvas, "pointermove", (e) => this.move(e, i));
+      on(pane.canvas, "pointerup", this.release);
+      on(pane.canvas, "pointercancel", this.release);
+      on(pane.canvas, "pointerleave", () => this.hover(null));
+      on(pane.canvas, "wheel", this.wheel, { passive: false });
+      on(pane.canvas, "touchstart", this.touch, { passive: false });
+      on(pane.canvas, "touchmove", this.pinch, { passive: false });
+      if (!pane.chart) return;
+      const scrub = (e) => e.buttons && this.scrub(e.offsetX, e.offsetY, i);
+      on(pane.chart, "pointerdown", (e) => (pane.chart.setPointerCapture?.(e.pointerId), scrub(e)));
+      on(pane.chart, "pointermove", (e) => (scrub(e), this.hoverChart(e.offsetX, e.offsetY, i)));
+      on(pane.chart, "pointerleave", () => this.hover(null));
+    });
     on(this.root, "keydown", this.type);
-    if (this.chart) {
-      const scrub = (e) => e.buttons && this.scrub(e.offsetX, e.offsetY);
-      on(this.chart, "pointerdown", (e) => (this.chart.setPointerCapture(e.pointerId), scrub(e)));
-      on(this.chart, "pointermove", scrub);
+    if (this.constructor.opens) {
+      on(this.root, "dragover", (e) => e.preventDefault());
+      on(this.root, "drop", (e) => (e.preventDefault(), this.openImage(e.dataTransfer.files[0])));
     }
     on(window, "resize", this.fit); // also when the zoom of the page changes
     on(window.matchMedia("(prefers-color-scheme: dark)"), "change", this.restyle);
     this.observers = [new ResizeObserver(() => this.fit()), new MutationObserver(() => this.restyle())];
     this.observers[0].observe(this.root);
-    this.observers[1].observe(document.body, { attributes: true });
-    this.callbacks = { "change:answer": () => this.receive(), "change:scene": () => this.adopt(), "change:picture": () => this.receivePicture(), "change:extent": () => this.fit() };
+    for (const node of [document.body, document.documentElement]) this.observers[1].observe(node, { attributes: true });
+    this.callbacks = { "change:answer": () => this.receive(), "change:scene": () => this.adopt(), "change:picture": () => this.receivePicture(), "change:extent": () => this.refit(), "change:trouble": () => this.tellAll() };
+    for (const { name } of this.controls) this.callbacks[`change:${name}`] = () => this.adoptSetting();
     for (const [name, act] of Object.entries(this.callbacks)) this.model.on(name, act);
   }
 
   close() {
     this.ending.abort();
-    clearTimeout(this.timer);
+    [this.timer, this.busy, this.saver].forEach(clearTimeout);
     this.observers.forEach((o) => o.disconnect());
     for (const [name, act] of Object.entries(this.callbacks)) this.model.off(name, act);
+  }
+
+  // ---- settings ---------------------------------------------------------------------------------------------------
+  readSettings() { return Object.fromEntries(this.controls.map(({ name }) => [name, structuredClone(this.model.get(name))])); }
+
+  buildControls(controls) {
+    return controls.length ? make("div", { className: "controls" }, controls.map((c) => this.buildControl(c))) : null;
+  }
+
+  // A radio group, a list, a slider or a field; `put` shows a value in it.
+  buildControl({ name, label, kind, options, min, max, step }) {
+    const put = (this.puts ??= {});
+    const heading = make("span", { className: "label" }, label);
+    if (kind === "choice") {
+      const group = `${this.name}-${name}`;
+      const radios = options.map(([text, value]) => make("input", { type: "radio", name: group, onchange: () => this.set(name, value, true) }));
+      put[name] = (v) => radios.forEach((r, i) => { r.checked = same(options[i][1], v); });
+      return make("fieldset", { className: "control choice", dataset: { name } }, make("legend", { className: label ? "label" : "voice" }, label || name), make("span", { className: "segments" }, options.map(([text], i) => make("label", {}, radios[i], make("span", {}, text)))));
+    }
+    if (kind === "list") {
+      const select = make("select", { onchange: () => this.set(name, options[select.selectedIndex][1], true) }, options.map(([text]) => make("option", {}, text)));
+      put[name] = (v) => { select.selectedIndex = options.findIndex((o) => same(o[1], v)); };
+      return make("label", { className: "control", dataset: { name } }, heading, select);
+    }
+    const slider = kind === "slider";
+    const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+    const field = make("input", { type: slider ? "range" : "number", min, max, step, oninput: () => field.value !== "" && this.set(name, +field.value, !slider), onchange: () => { this.turning = null; } });
+    const shown = make("output", {});
+    put[name] = (v) => { if (+field.value !== v || field.value === "") field.value = v; shown.textContent = number(v, digits); };
+    return make("label", { className: "control", dataset: { name } }, heading, field, slider && shown);
+  }
+
+  showSettings() {
+    for (const [name, put] of Object.entries(this.puts ?? {})) put(this.settings[name]);
+  }
+
+  // A setting is turned. What Python has said of another rule is taken away at once, not when Python says more.
+  set(name, value, whole) {
+    if (same(this.settings[name], value)) return;
+    if (this.turning !== name || whole) this.remember();
+    this.turning = name;
+    this.settings[name] = value;
+    if (whole && !this.local) this.forget();
+    this.changed();
+  }
+
+  forget() {
+    this.answer = {};
+    this.tellAll();
   }
 
   // ---- the conversation: one question at a time, the newest state next, late answers dropped ------------------------
   changed() {
     this.dirty = true;
+    this.showSettings();
     this.canvas.dataset.busy = "yes"; // until the answer to this is drawn
     this.paint();
-    this.ask();
+    if (!this.local) this.ask();
   }
 
   ask() {
     if (this.waiting || !this.dirty) return;
     this.dirty = false;
     this.waiting = true;
-    this.asked = Math.max(this.asked, this.model.get("scene").request ?? 0) + 1;
     this.counts.asked += 1;
+    this.save();
+    const turned = this.turning;
+    this.busy = setTimeout(() => {
+      this.root.dataset.waiting = "yes";
+      if (turned) this.forget();
+    }, 100);
+    this.timer = setTimeout(() => this.say("Python does not answer: is the kernel busy, or gone?", true), 5000);
+  }
+
+  save() {
+    this.asked = Math.max(this.asked, this.model.get("scene").request ?? 0) + 1;
+    this.saving = true;
+    for (const [name, value] of Object.entries(this.settings)) if (!same(this.model.get(name), value)) this.model.set(name, structuredClone(value));
     this.model.set("scene", { ...structuredClone(this.scene), request: this.asked, view: this.name });
     this.model.save_changes();
-    this.timer = setTimeout(() => this.say("Python does not answer: is the kernel busy, or gone?", true), 5000);
+    this.saving = false;
   }
 
   receive() {
     const answer = this.model.get("answer");
+    if (this.local) return this.confirm(answer);
     if (answer.request < this.shown) {
       this.counts.stale += 1;
-    } else {
+    } else if (answer.request >= this.asked || !this.dirty || same(this.readSettings(), this.settings)) {
       this.counts.answers += 1;
       this.shown = answer.request;
       this.answer = answer;
       this.tellAll();
       this.paint();
     }
-    if (answer.request >= this.asked) {
-      this.waiting = false;
-      clearTimeout(this.timer);
-    }
+    if (answer.request >= this.asked) this.quiet();
     this.ask();
+  }
+
+  quiet() {
+    this.waiting = false;
+    delete this.root.dataset.waiting;
+    [this.timer, this.busy].forEach(clearTimeout);
+  }
+
+  // The twin's answer to the state as it is; Python hears of it when the hand rests.
+  answerHere() {
+    this.dirty = false;
+    this.counts.asked += 1;
+    this.counts.answers += 1;
+    delete this.root.dataset.python;
+    const began = performance.now();
+    try {
+      checkBoxes(this.boxes);
+      this.answer = { notes: boxNotes(this.boxes, this.extent), ...this.constructor.respond(this) };
+    } catch (error) {
+      this.answer = { notes: [], error: error.message };
+    }
+    this.counts.took = performance.now() - began; // [ms]
+    this.tellAll();
+    clearTimeout(this.saver);
+    if (!this.adopted) this.saver = setTimeout(() => this.save(), 200);
+    this.adopted = false;
+    this.shown = this.asked + 1;
+  }
+
+  // Python's answer to what is shown must be what is shown.
+  confirm(answer) {
+    if (answer.request !== this.asked || this.dirty) return;
+    this.root.dataset.python = answer.error ? "silent" : agree(answer, this.answer) ? "same" : "other";
+    this.tellAll();
   }
 
   // A scene that came from Python, or from another view of the same explorer.
   adopt() {
     const scene = this.model.get("scene");
-    if (scene.view === this.name) return;
+    if (this.saving || scene.view === this.name) return;
     this.scene = structuredClone(scene);
     this.asked = Math.max(this.asked, scene.request ?? 0);
     this.shown = Math.min(this.shown, scene.request ?? 0);
-    this.waiting = this.dirty = false;
-    clearTimeout(this.timer);
+    this.dirty = this.adopted = this.local;
+    this.quiet();
     this.tellAll();
+    this.paint();
+  }
+
+  adoptSetting() {
+    if (this.saving) return;
+    this.settings = this.readSettings();
+    this.dirty = this.adopted = this.local;
+    this.showSettings();
     this.paint();
   }
 
@@ -204,55 +309,136 @@ class Explorer {
     if (!bytes?.byteLength) return this.paint();
     const url = URL.createObjectURL(new Blob([bytes]));
     const image = new Image();
-    image.onload = () => ((this.picture = image), URL.revokeObjectURL(url), this.paint());
+    image.onload = () => ((this.picture = image), URL.revokeObjectURL(url), (this.ground = null), this.paint());
     image.onerror = () => this.say("The browser cannot show this picture.", true);
     image.src = url;
   }
 
+  // An image of one's own: read by the browser, so that it works without Python, and never leaves the machine.
+  async openImage(file) {
+    if (!file) return;
+    try {
+      const image = await createImageBitmap(file);
+      this.remember();
+      const bytes = new Uint8Array(await file.arrayBuffer());
+      this.model.set("extent", [image.height, image.width]);
+      this.model.set("picture", new DataView(bytes.buffer));
+      this.model.set("trouble", "");
+      this.opened(file.name);
+      this.changed();
+    } catch {
+      this.say(`${file.name} cannot be read: the browser knows no such image`, true);
+    }
+  }
+
+  opened() {}
+
   // ---- what is written beside and above the canvas -----------------------------------------------------------------
   say(text, bad = false) {
-    this.status.textContent = text;
+    if (this.status.textContent !== text) this.status.textContent = text;
     this.status.classList.toggle("bad", bad);
   }
 
+  // What is written belongs to the scene as it is: a twin answers first.
   tellAll() {
-    const { error, notes } = this.answer;
-    this.say([...(error ? [`Python says: ${error}`] : []), ...(notes ?? [])].join(" · "), !!error || !!notes?.length);
-    this.panel.replaceChildren(...(error ? [] : this.tell()).filter(Boolean));
+    if (this.local && this.dirty) return this.answerHere();
+    const { error, notes = [] } = this.answer;
+    const trouble = this.model.get("trouble");
+    const said = [...(error ? [`${this.local ? "Not possible" : "Python says"}: ${error}`] : []), ...(trouble ? [trouble] : []), ...notes];
+    const { python } = this.root.dataset;
+    const confirmed = { same: "✓ Python says the same", other: "Python says something else: please report this scene" }[python] ?? "";
+    this.say(said.join(" · ") || confirmed, !!said.length || python === "other");
+    const wait = !this.local && !error && !Object.keys(this.answer).length;
+    this.root.setAttribute("aria-busy", wait ? "true" : "false");
+    morph(this.panel, (error ? [] : wait ? [make("div", { className: "note waiting" }, "Computing …")] : this.tell()).flat().filter(Boolean));
   }
 
   tell() { return []; } // nodes of the panel
-  draw() {} // on the canvas, between the picture and the boxes
+  draw() {} // on canvas `i`, between the picture and the boxes
   drawOver() {} // between the boxes and the handles
-  drawChart() {} // (width, height)
-  click() { return false; } // (p, screen radius of a finger) -> whether it meant something
-  scrub() {} // the chart is dragged: (x, y) on it
+  drawChart() {} // (width, height, i)
+  click() { return false; } // (p, screen radius of a finger, i) -> whether it meant something
+  hover() {} // (p or null, radius, i)
+  hoverChart() {} // (x, y, i)
+  scrub() {} // the chart is dragged: (x, y, i) on it
   typed() { return false; } // (key, event) -> whether this explorer knows the key
   look(i) { return { color: this.colors.palette[i % 8] }; } // of a box: color, dash, width, fill, label
-  fresh() { // a box to add
+  fresh() { // a box to add: in the middle of what is seen
     const [h, w] = this.extent;
-    return [w / 2, h / 2, w / 6, h / 12, 0];
+    return [...this.center, w / 6 / this.zoom, h / 12 / this.zoom, 0];
+  }
+
+  // A row of a table that selects object i, by a click or by its button.
+  row(i, cells) {
+    const button = make("button", { type: "button", className: "link", ariaPressed: String(i === this.selected), onclick: (e) => (e.stopPropagation(), this.select(i)) }, cells[0]);
+    const row = [button, ...cells.slice(1)];
+    row.props = { className: i === this.selected ? "chosen pick" : "pick", onclick: () => this.select(i) };
+    return row;
   }
 
   get boxes() { return this.scene.boxes ?? []; }
   get extent() { return this.model.get("extent"); }
   get selected() { return Math.min(this.scene.selected ?? 0, this.boxes.length - 1); }
 
-  // ---- drawing -----------------------------------------------------------------------------------------------------
+  // ---- where things are on the screen --------------------------------------------------------------------------------
+  refit() {
+    this.zoom = 1;
+    this.origin = this.ground = null;
+    if (this.local) this.dirty = this.adopted = true;
+    this.fit();
+  }
+
   fit() {
-    const { margin, tallest, chartHeight } = this.constructor;
+    const { margin, tallest, chartHeight, side } = this.constructor;
     const [h, w] = this.extent;
     const room = this.root.clientWidth - 24; // without its padding
     if (room <= 0) return;
-    const beside = room >= 616;
+    const beside = room >= (this.panes.length > 1 ? 1100 : 616);
+    const columns = this.panes.length > 1 && room >= 560 ? 2 : 1;
     this.root.classList.toggle("narrow", !beside);
-    const wide = Math.max(beside ? room - 276 : room, 260);
-    this.scale = Math.min((wide - 2 * margin) / w, (tallest - 2 * margin) / h);
-    this.width = w * this.scale + 2 * margin;
-    this.height = h * this.scale + 2 * margin;
-    this.resize(this.canvas, this.width, this.height);
-    if (this.chart) this.resize(this.chart, Math.max(this.width, Math.min(wide, 600)), chartHeight);
+    this.root.style.setProperty("--columns", columns);
+    this.root.style.setProperty("--side", `${side}px`);
+    const wide = Math.max((room - (beside ? side + 16 : 0) - 14 * (columns - 1)) / columns, 260);
+    const high = Math.max(tallest, Math.min(820, window.innerHeight * 0.72));
+    const least = Math.min(margin, wide / 24);
+    this.margin = room < 480 ? least : margin;
+    this.fitted = Math.min((wide - 2 * this.margin) / w, (high - 2 * this.margin) / h);
+    [this.width, this.height] = [w * this.fitted + 2 * this.margin, h * this.fitted + 2 * this.margin];
+    for (const { canvas, chart, node } of this.panes) {
+      this.resize(canvas, this.width, this.height);
+      if (chart) this.resize(chart, Math.max(this.width, Math.min(wide, 600)), chartHeight);
+      node.style.width = `${Math.max(this.width, chart ? Math.min(wide, 600) : 0)}px`;
+    }
+    this.center = this.origin ?? [w / 2, h / 2];
+    this.lookAt(this.center, this.zoom);
     this.restyle();
+  }
+
+  // Show the scene around a point; at zoom 1 it is there as a whole.
+  lookAt(center, zoom) {
+    const [h, w] = this.extent;
+    this.zoom = clamp(zoom, 1, 64);
+    this.scale = this.fitted * this.zoom;
+    const half = [this.width, this.height].map((v) => v / 2 / this.scale);
+    const pad = this.margin / this.scale;
+    this.center = [w, h].map((v, k) => clamp(center[k], Math.min(half[k] - pad, v / 2), Math.max(v - half[k] + pad, v / 2)));
+    this.origin = this.zoom > 1 ? this.center : null;
+    this.ground = null;
+    for (const { canvas } of this.panes) canvas.classList.toggle("zoomed", this.zoom > 1);
+    this.paint();
+  }
+
+  zoomBy(factor, fixed = this.center) {
+    const zoom = clamp(factor ? this.zoom * factor : 1, 1, 64);
+    const keep = this.zoom / zoom; // the fixed point stays where it is
+    this.lookAt(this.center.map((v, k) => fixed[k] + (v - fixed[k]) * keep), zoom);
+  }
+
+  at([x, y]) { return [this.width / 2 + (x - this.center[0]) * this.scale, this.height / 2 + (y - this.center[1]) * this.scale]; }
+
+  place(event, canvas = event.currentTarget ?? event.target) {
+    const frame = canvas.getBoundingClientRect();
+    return [(event.clientX - frame.left - this.width / 2) / this.scale + this.center[0], (event.clientY - frame.top - this.height / 2) / this.scale + this.center[1]];
   }
 
   resize(canvas, width, height) {
@@ -266,8 +452,10 @@ class Explorer {
 
   restyle() {
     const style = getComputedStyle(this.root);
-    for (const name of ["ink", "soft", "line", "paper", "edge", "accent", "alarm"]) this[name] = style.getPropertyValue(`--${name}`).trim();
+    for (const name of ["ink", "soft", "line", "paper", "edge", "accent", "alarm", "band"]) this[name] = style.getPropertyValue(`--${name}`).trim();
     this.font = style.fontFamily;
+    this.ground = null;
+    this.showSettings();
     this.paint();
   }
 
@@ -280,181 +468,54 @@ class Explorer {
   frame() {
     this.queued = false;
     if (!this.scale) return;
+    if (this.local && this.dirty) this.answerHere();
     this.counts.draws += 1;
-    const g = (this.g = this.canvas.getContext("2d"));
-    const { margin } = this.constructor;
-    const area = [margin, margin, this.width - 2 * margin, this.height - 2 * margin];
+    this.panes.forEach((pane, i) => this.drawPane(pane, i));
+    const [left, top] = this.at([0, 0]);
+    Object.assign(this.canvas.dataset, this.counts, { busy: this.waiting || this.dirty ? "yes" : "", request: this.shown, scale: this.scale, left, top, boxes: JSON.stringify(this.boxes), selected: this.selected, error: this.answer.error ?? "" });
+  }
+
+  drawPane({ canvas, chart }, i) {
+    this.g = canvas.getContext("2d");
+    this.g.drawImage(this.background(), 0, 0, this.width, this.height);
+    this.draw(i);
+    this.drawBoxes(i);
+    this.drawOver(i);
+    this.drawHandles();
+    if (!chart) return;
+    this.g = chart.getContext("2d");
+    const [width, height] = [parseFloat(chart.style.width), parseFloat(chart.style.height)];
+    this.g.clearRect(0, 0, width, height);
+    this.drawChart(width, height, i);
+  }
+
+  drawBoxes() {
+    this.boxes.forEach((box, i) => plain(box) && this.outline(box, { ...this.look(i), width: i === this.selected ? 2.6 : 1.8 }));
+  }
+
+  // Paper and picture as they lie under all panes: drawn anew only when the view changes.
+  background() {
+    if (this.ground) return this.ground;
+    const g = (this.ground = document.createElement("canvas")).getContext("2d");
+    this.resize(this.ground, this.width, this.height);
+    const [h, w] = this.extent;
+    const [left, top] = this.at([0, 0]);
+    const area = [left, top, w * this.scale, h * this.scale];
     g.fillStyle = this.edge;
     g.fillRect(0, 0, this.width, this.height);
     g.fillStyle = this.paper;
     g.fillRect(...area);
+    g.imageSmoothingQuality = "high";
     if (this.picture) g.drawImage(this.picture, ...area);
     g.strokeStyle = "rgb(255 255 255 / 20%)";
-    g.lineWidth = 1;
     g.strokeRect(...area);
-    this.draw();
-    this.boxes.forEach((box, i) => plain(box) && this.outline(box, { ...this.look(i), width: i === this.selected ? 2.6 : 1.8 }));
-    this.drawOver();
-    this.drawHandles();
-    if (this.chart) {
-      this.g = this.chart.getContext("2d");
-      const [width, height] = [this.chart.clientWidth, this.chart.clientHeight];
-      this.g.clearRect(0, 0, width, height);
-      this.drawChart(width, height);
-    }
-    Object.assign(this.canvas.dataset, this.counts, { busy: this.waiting || this.dirty ? "yes" : "", request: this.shown, scale: this.scale, margin, boxes: JSON.stringify(this.boxes), selected: this.selected, error: this.answer.error ?? "" });
-  }
-
-  at([x, y]) {
-    const { margin } = this.constructor;
-    return [margin + x * this.scale, margin + y * this.scale];
-  }
-
-  trace(points, closed = true) {
-    this.g.beginPath();
-    points.forEach((p, i) => (i ? this.g.lineTo(...this.at(p)) : this.g.moveTo(...this.at(p))));
-    if (closed) this.g.closePath();
-  }
-
-  // A line with a dark rim, which shows on asphalt and on snow.
-  stroke(color, width = 1.8, dash = []) {
-    this.g.lineJoin = this.g.lineCap = "round";
-    this.g.setLineDash(dash);
-    this.g.strokeStyle = "rgb(0 0 0 / 55%)";
-    this.g.lineWidth = width + 1.6;
-    this.g.stroke();
-    this.g.strokeStyle = color;
-    this.g.lineWidth = width;
-    this.g.stroke();
-    this.g.setLineDash([]);
-  }
-
-  outline(box, { color, width = 1.8, dash = [], fill = null, bar = true, label = null, below = false }) {
-    this.trace(corners(box));
-    if (fill) {
-      this.g.fillStyle = fill;
-      this.g.fill();
-    }
-    this.stroke(color, width, dash);
-    if (bar) { // on the edge that the box's x axis points at
-      this.trace([point(box, box[2] / 2, -box[3] / 4), point(box, box[2] / 2, box[3] / 4)], false);
-      this.stroke(color, width * 2);
-    }
-    if (!label) return;
-    const [x, y] = this.at(corners(box).reduce((a, b) => (b[1] < a[1] === !below ? b : a)));
-    this.write(label, [x, below ? y + 22 : y], color);
-  }
-
-  write(text, [x, y], color = this.ink, { size = 12, align = "center", rim = true, bold = true } = {}) {
-    this.g.font = `${bold ? "600 " : ""}${size}px ${this.font}`;
-    this.g.textAlign = align;
-    this.g.textBaseline = "alphabetic";
-    if (rim) {
-      this.g.lineJoin = "round";
-      this.g.lineWidth = 3;
-      this.g.strokeStyle = "rgb(0 0 0 / 75%)";
-      this.g.strokeText(text, x, y - 6);
-    }
-    this.g.fillStyle = color;
-    this.g.fillText(text, x, rim ? y - 6 : y);
-  }
-
-  arrow(from, to, color, width = 2) { // screen pixels
-    const [dx, dy] = [to[0] - from[0], to[1] - from[1]];
-    const length = Math.hypot(dx, dy);
-    if (length < 1) return;
-    const head = Math.min(9, length * 0.6);
-    const wing = (side) => [to[0] - (head * dx - (side * head * dy) / 1.8) / length, to[1] - (head * dy + (side * head * dx) / 1.8) / length];
-    this.g.beginPath();
-    this.g.moveTo(...from);
-    this.g.lineTo(...to);
-    this.g.moveTo(...wing(1));
-    this.g.lineTo(...to);
-    this.g.lineTo(...wing(-1));
-    this.stroke(color, width);
-  }
-
-  disc([x, y], radius, color, filled = true) { // screen pixels
-    this.g.beginPath();
-    this.g.arc(x, y, radius, 0, 7);
-    if (filled) {
-      this.g.fillStyle = color;
-      this.g.fill();
-    }
-    this.g.lineWidth = filled ? 1 : 3.4;
-    this.g.strokeStyle = rim(color);
-    this.g.globalAlpha = filled ? 1 : 0.4;
-    this.g.stroke();
-    this.g.globalAlpha = 1;
-    if (filled) return;
-    this.g.lineWidth = 2;
-    this.g.strokeStyle = color;
-    this.g.stroke();
-  }
-
-  // A line chart: lines are {points: [[x, y] or null], color, dash, label}, marks upright lines {x, label, color}.
-  plot({ area: [left, top, width, height], x: [x0, x1], y: [y0, y1], xlabel = "", ticks = [[], []], lines = [], marks = [] }) {
-    const { g } = this;
-    const px = (x) => left + ((x - x0) / (x1 - x0)) * width;
-    const py = (y) => top + height - ((y - y0) / (y1 - y0)) * height;
-    const write = (text, place, align, color = this.soft) => this.write(text, place, color, { size: 11, align, rim: false, bold: false });
-    g.lineWidth = 1;
-    g.strokeStyle = this.line;
-    g.beginPath();
-    for (const t of ticks[0]) (g.moveTo(px(t), top), g.lineTo(px(t), top + height), write(`${+t.toFixed(2)}`, [px(t), top + height + 13], "center"));
-    for (const t of ticks[1]) (g.moveTo(left, py(t)), g.lineTo(left + width, py(t)), write(`${+t.toFixed(2)}`, [left - 5, py(t) + 4], "right"));
-    g.stroke();
-    write(xlabel, [left + width, top + height + 27], "right");
-    for (const { points, color, dash = [], label, width: thick = 2 } of lines) {
-      g.beginPath();
-      let pen = false;
-      for (const p of points) {
-        if (p) g[pen ? "lineTo" : "moveTo"](px(p[0]), py(p[1]));
-        pen = !!p;
-      }
-      g.setLineDash(dash);
-      g.lineJoin = "round";
-      g.lineWidth = thick;
-      g.strokeStyle = color;
-      g.stroke();
-      g.setLineDash([]);
-    }
-    marks.forEach(({ x, label, color = this.ink, dash = [] }) => {
-      g.beginPath();
-      g.moveTo(px(x), top);
-      g.lineTo(px(x), top + height);
-      g.setLineDash(dash);
-      g.lineWidth = 1.6;
-      g.strokeStyle = color;
-      g.stroke();
-      g.setLineDash([]);
-      if (label) write(label, [px(x), top - 5], px(x) > left + width - 40 ? "right" : px(x) < left + 40 ? "left" : "center", color);
-    });
-    return { px, py };
-  }
-
-  // A legend for lines, from left to right.
-  legend(lines, x, y) {
-    const { g } = this;
-    for (const { label, color, dash = [] } of lines) {
-      if (!label) continue;
-      g.beginPath();
-      g.moveTo(x, y - 4);
-      g.lineTo(x + 22, y - 4);
-      g.setLineDash(dash);
-      g.lineWidth = 2;
-      g.strokeStyle = color;
-      g.stroke();
-      g.setLineDash([]);
-      this.write(label, [x + 27, y], this.soft, { size: 11, align: "left", rim: false, bold: false });
-      x += 27 + g.measureText(label).width + 16;
-    }
+    return this.ground;
   }
 
   // ---- handles: eight to stretch, one to turn ------------------------------------------------------------------------
   handles() {
     const box = this.boxes[this.selected];
-    if (!plain(box)) return [];
+    if (!plain(box ?? [])) return [];
     const [, , w, h] = box;
     const grips = [{ kind: "turn", at: point(box, 0, -h / 2 - 24 / this.scale) }];
     for (const sx of [-1, 0, 1]) {
@@ -485,50 +546,75 @@ class Explorer {
   }
 
   // What lies under a point of the scene: a handle, else the selected box, else the smallest one.
-  under(p) {
-    const near = (at, reach) => Math.hypot(at[0] - p[0], at[1] - p[1]) * this.scale < reach;
-    const grip = this.handles().find(({ at }) => near(at, 9));
+  under(p, finger = 9) {
+    const near = (at) => Math.hypot(at[0] - p[0], at[1] - p[1]) * this.scale;
+    const grip = this.handles().map((g) => ({ ...g, far: near(g.at) })).filter((g) => g.far < finger).sort((a, b) => a.far - b.far)[0];
     if (grip) return { ...grip, index: this.selected };
     const pad = 5 / this.scale;
     const inside = (box) => {
       const [u, v] = turned(p[0] - box[0], p[1] - box[1], -box[4]);
       return Math.abs(u) <= box[2] / 2 + pad && Math.abs(v) <= box[3] / 2 + pad;
     };
-    const hit = this.boxes.map((box, index) => ({ box, index, kind: "move" })).filter(({ box }) => plain(box) && inside(box));
+    const hit = this.boxes.map((box, index) => ({ box, index, kind: "move" })).filter(({ box }) => plain(box ?? []) && inside(box));
     hit.sort((a, b) => (b.index === this.selected) - (a.index === this.selected) || a.box[2] * a.box[3] - b.box[2] * b.box[3]);
     return hit[0];
   }
 
-  place(event) {
-    const { margin } = this.constructor;
-    const frame = this.canvas.getBoundingClientRect();
-    return [(event.clientX - frame.left - margin) / this.scale, (event.clientY - frame.top - margin) / this.scale];
+  // A finger on a box drags it; beside the boxes it scrolls the page, unless the view is zoomed. Two fingers zoom.
+  touch(event) {
+    const [a, b] = event.touches;
+    if (b) this.drag = null;
+    this.fingers = b ? { far: Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY), zoom: this.zoom } : null;
+    if (b || this.zoom > 1 || this.under(this.place(a, event.currentTarget), 16)) event.preventDefault();
+  }
+
+  pinch(event) {
+    const [a, b] = event.touches;
+    if (!b || !this.fingers) return;
+    event.preventDefault();
+    const middle = { clientX: (a.clientX + b.clientX) / 2, clientY: (a.clientY + b.clientY) / 2 };
+    const zoom = (this.fingers.zoom * Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY)) / this.fingers.far;
+    this.zoomBy(zoom / this.zoom, this.place(middle, event.currentTarget));
+  }
+
+  wheel(event) {
+    if (!event.ctrlKey && !event.metaKey) return; // the page scrolls
+    event.preventDefault();
+    this.zoomBy(1.0015 ** -event.deltaY, this.place(event));
   }
 
   press(event) {
-    if (event.button) return;
-    this.canvas.setPointerCapture?.(event.pointerId);
-    this.canvas.focus({ preventScroll: true });
-    const p = this.place(event);
-    const hit = this.under(p);
-    this.drag = { p, hit, start: hit && [...this.boxes[hit.index]], before: structuredClone(this.scene), moved: false };
+    if (event.button || this.fingers) return;
+    const canvas = event.currentTarget;
+    canvas.setPointerCapture?.(event.pointerId);
+    canvas.focus({ preventScroll: true });
+    const p = this.place(event, canvas);
+    const hit = this.under(p, event.pointerType === "touch" ? 16 : 9);
+    this.drag = { p, hit, canvas, center: this.center, start: hit && [...this.boxes[hit.index]], before: this.snapshot(), moved: false, x: event.clientX, y: event.clientY };
   }
 
-  move(event) {
-    const p = this.place(event);
-    if (!this.drag) {
+  move(event, i) {
+    const canvas = event.currentTarget ?? this.panes[i].canvas;
+    const p = this.place(event, canvas);
+    const { drag } = this;
+    if (!drag) {
       const kind = this.under(p)?.kind;
-      this.canvas.style.cursor = { turn: "grab", stretch: "crosshair", move: "move" }[kind] ?? "default";
-      return;
+      canvas.style.cursor = { turn: "grab", stretch: "crosshair", move: "move" }[kind] ?? (this.zoom > 1 ? "grab" : "default");
+      return this.hover(p, 8 / this.scale, i);
     }
-    const { hit, start, p: from } = this.drag;
-    if (!this.drag.moved && Math.hypot(p[0] - from[0], p[1] - from[1]) * this.scale < 3) return;
-    if (!this.drag.moved) {
-      this.drag.moved = true;
-      if (hit) (this.remember(this.drag.before), (this.scene.selected = hit.index), this.tellAll());
+    if (!drag.moved && Math.hypot(event.clientX - drag.x, event.clientY - drag.y) < 3) return;
+    if (!drag.hit) {
+      drag.moved = true;
+      return this.zoom > 1 && this.lookAt([drag.center[0] - (event.clientX - drag.x) / this.scale, drag.center[1] - (event.clientY - drag.y) / this.scale], this.zoom);
     }
-    if (!hit) return;
-    this.boxes[hit.index] = this.dragged(hit, start, from, p, event.shiftKey);
+    if (!drag.moved) {
+      drag.moved = true;
+      this.remember(drag.before);
+      this.scene.selected = drag.hit.index;
+      this.hover(null);
+      this.tellAll();
+    }
+    this.boxes[drag.hit.index] = this.dragged(drag.hit, drag.start, drag.p, p, event.shiftKey);
     this.changed();
   }
 
@@ -546,23 +632,28 @@ class Explorer {
 
   release(event) {
     const { drag } = this;
-    this.drag = null;
+    this.drag = this.fingers = null;
     if (!drag || drag.moved) return;
-    const p = this.place(event);
-    if (event.type === "pointerup" && !this.click(p, 8 / this.scale) && drag.hit) this.select(drag.hit.index);
+    const [p, i] = [this.place(event, drag.canvas), this.panes.findIndex(({ canvas }) => canvas === drag.canvas)];
+    if (event.type === "pointerup" && !this.click(p, 8 / this.scale, i) && drag.hit) this.select(drag.hit.index);
   }
 
   // ---- keys and buttons ------------------------------------------------------------------------------------------------
-  remember(scene) {
-    this.past.push(scene ?? structuredClone(this.scene));
+  snapshot() { return structuredClone({ scene: this.scene, settings: this.settings }); }
+
+  remember(state = this.snapshot()) {
+    this.past.push(state);
     this.past.splice(0, this.past.length - 200);
     this.future = [];
+    this.turning = null;
   }
 
   step(from, to) {
     if (!from.length) return;
-    to.push(structuredClone(this.scene));
-    this.scene = from.pop();
+    to.push(this.snapshot());
+    const { scene, settings } = from.pop();
+    if (!this.local && !same(settings, this.settings)) this.forget();
+    [this.scene, this.settings] = [scene, settings];
     this.changed();
   }
 
@@ -594,7 +685,7 @@ class Explorer {
   help() { this.keys.hidden = !this.keys.hidden; }
 
   async copy() {
-    this.code.value = this.answer.code ?? "";
+    this.code.value = this.program();
     this.root.dataset.copied = this.code.value;
     try {
       await navigator.clipboard.writeText(this.code.value);
@@ -605,17 +696,22 @@ class Explorer {
     }
   }
 
+  // Keys belong to the canvas; only undo and redo reach further. All others are the browser's.
   type(event) {
-    if (event.target.closest("textarea") || (event.target.closest("button") && [" ", "Enter"].includes(event.key))) return;
+    const field = event.target.closest("textarea, select, input[type=number]");
     const control = event.ctrlKey || event.metaKey;
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    const known = control ? this.command(key, event) : this.edit(key, event) || this.typed(key, event);
+    if (field || (!control && !event.target.closest("canvas"))) return;
+    const known = control ? this.command(key, event) : this.typed(key, event) || this.edit(key, event);
     if (!known) return;
     event.preventDefault();
     event.stopPropagation();
+    this.tellAll();
     const box = this.boxes[this.selected];
-    if (box) this.voice.textContent = `object ${this.selected + 1} of ${this.boxes.length}: x ${number(box[0], 0)}, y ${number(box[1], 0)}, ${number(box[2], 0)} by ${number(box[3], 0)} pixels, ${number(box[4] / DEGREE, 0)} degrees`;
+    if (plain(box ?? [])) this.voice.textContent = `object ${this.selected + 1} of ${this.boxes.length}: x ${number(box[0], 0)}, y ${number(box[1], 0)}, ${number(box[2], 0)} by ${number(box[3], 0)} pixels, ${number(box[4] / DEGREE, 0)} degrees. ${this.spoken()}`;
   }
+
+  spoken() { return ""; } // what became of the selected object, for those who listen
 
   command(key, event) {
     if (key === "z") return event.shiftKey ? this.redo() : this.undo(), true;
@@ -628,12 +724,14 @@ class Explorer {
     const [dx, dy] = { ArrowLeft: [-far, 0], ArrowRight: [far, 0], ArrowUp: [0, -far], ArrowDown: [0, far] }[key] ?? [0, 0];
     const turn = { "[": -far, "]": far }[key] ?? { BracketLeft: -far, BracketRight: far }[event.code] ?? 0;
     const box = this.boxes[this.selected];
-    if ((dx || dy || turn) && plain(box)) {
+    if ((dx || dy || turn) && plain(box ?? [])) {
       this.remember();
       const [x, y, w, h, t] = box;
       this.boxes[this.selected] = event.shiftKey && !turn ? [x, y, Math.max(0, w + dx), Math.max(0, h + dy), t] : [x + dx, y + dy, w, h, t + turn * DEGREE];
       return this.changed(), true;
     }
+    const zoom = { "+": 1.5, "=": 1.5, "-": 1 / 1.5, 0: 0 }[key];
+    if (zoom !== undefined) return this.zoomBy(zoom, box ? [box[0], box[1]] : undefined), true;
     if (key === "n" || key === "p") return this.select(this.selected + (key === "n" ? 1 : -1)), true;
     if (key === "?") return this.help(), true;
     if (!this.constructor.many) return false;

@@ -5,6 +5,7 @@
 __all__ = ['COLORS', 'control', 'rounded', 'Explorer']
 
 import io
+from collections.abc import Sequence
 from importlib.resources import files
 from math import isfinite
 from pathlib import Path
@@ -12,54 +13,68 @@ from pathlib import Path
 import anywidget
 import numpy as np
 import torch
-from ipywidgets import Box, VBox, Widget
 from PIL import Image
 from torch import Tensor
-from traitlets import Bytes, Dict, List, TraitType, Unicode, link
+from traitlets import Bytes, Dict, List, TraitType, Unicode
 
 from ..core.images import read_pixels
 from ..geometry.boxes import check_boxes, hbb2obb, inside_margin
 from ..plots.images import LEVEL_COLORS, OUTCOMES, PALETTE
 
 _FOLDER = files("atss_nb.explore")  # a notebook, where this runs too, has no __file__
+_SHARED = "overlap drawing explorer"  # what every explorer needs, in the order of the script
 
 
-def _script(
-    js: str,  # name of a .js file beside this module, or JavaScript
-    kind: str,  # its class that draws this explorer
-) -> str:  # an ES module
+def _read_script(
+    js: str,  # names of .js files beside this module, or JavaScript
+) -> str:  # without the line that a page or a notebook needs to start it
     "The JavaScript of an explorer, behind the part that all explorers share."
-    own = js if "class " in js else (_FOLDER / f"{js}.js").read_text(encoding="utf-8")
-    shared = (_FOLDER / "explorer.js").read_text(encoding="utf-8")
-    return f"{shared}{own}\nexport default show({kind});\n"
+    names, own = (_SHARED, js) if "class " in js else (f"{_SHARED} {js}", "")
+    return "".join((_FOLDER / f"{name}.js").read_text(encoding="utf-8") for name in names.split()) + own
 
 
 COLORS = {"levels": LEVEL_COLORS, "palette": PALETTE, "outcomes": {k: c for k, (c, _) in OUTCOMES.items()}}
 
 
-def control(trait: TraitType, kind: type[Widget], label: str = "", **options) -> TraitType:
-    """A setting of an explorer.
+def control(
+    trait: TraitType,
+    label: str = "",
+    options: Sequence | None = None,
+    kind: str | None = None,
+    python: bool = False,
+    side: int = 0,
+    **limits: float,
+) -> TraitType:
+    """A setting of an explorer, and how the page shows it.
 
     Args:
         trait: what is set
-        kind: how: an ipywidget
-        **options: of the ipywidget, such as min, max and step
+        options: texts, or pairs of a text and a value: buttons; without: a slider
+        kind: "list" for many options, "number" for a field
+        python: means nothing where no Python is
+        side: 0: above the picture; 1, 2: above its left and its right half
+        **limits: min, max and step of a slider or a field
 
     Returns:
-        the same trait; `Explorer` makes the ipywidget
+        the same trait
     """
-    style = {"description_width": "auto"}
-    return trait.tag(control=lambda: kind(description=label, style=style, **options))
+    pairs = [list(o) if isinstance(o, tuple | list) else [o, o] for o in options or ()]
+    about = {
+        "label": label,
+        "python": python,
+        "side": side,
+        "kind": kind or ("choice" if pairs else "slider"),
+    }
+    return trait.tag(sync=True, control=about | {"options": pairs} | {"step": 1} | limits)
 
 
-def _make_controls(explorer: "Explorer") -> dict[str, Widget]:  # name of the setting -> ipywidget
-    "An ipywidget for each setting, linked to it, in the order of the class."
+def _list_controls(
+    explorer: "Explorer",
+) -> list[dict]:  # of each: its trait's name, label, kind, side, limits
+    "The settings of an explorer, in the order of its class."
     members = {n: t for kind in type(explorer).__mro__ for n, t in vars(kind).items()}
     tagged = {n: t for n, t in members.items() if isinstance(t, TraitType) and "control" in t.metadata}
-    controls = {n: t.metadata["control"]() for n, t in tagged.items()}
-    for name, widget in controls.items():
-        link((explorer, name), (widget, "value"))
-    return controls
+    return [{"name": n, **t.metadata["control"]} for n, t in tagged.items()]
 
 
 def _load_picture(
@@ -136,33 +151,38 @@ class Explorer(anywidget.AnyWidget):
     """Boxes that the browser drags and Python answers. Each kind names its JavaScript and has `respond`.
 
     Attributes:
+        controls: what can be set, and how
         extent: H, W of the scene [px]
         picture: behind the boxes; empty: plain paper
+        trouble: why an image could not be shown
         scene: boxes, which is selected, number of the request
         answer: what Python says to the scene, under the same number
+        script: JavaScript of this kind
     """
 
     _css = (_FOLDER / "explorer.css").read_text(encoding="utf-8")
     title = Unicode("Explorer").tag(sync=True)
     colors = Dict(COLORS).tag(sync=True)
+    controls = List().tag(sync=True)
     extent = List([512, 512]).tag(sync=True)
     picture = Bytes().tag(sync=True)
+    trouble = Unicode().tag(sync=True)
     scene = Dict().tag(sync=True, echo_update=False)
     answer = Dict().tag(sync=True)
+    script = ""
 
     def __init_subclass__(cls, js: str = "", **rest):
         if js:
-            cls._esm = _script(js, cls.__name__)
+            cls.script = _read_script(js)
+            cls._esm = f"{cls.script}\nexport default show({cls.__name__});\n"
         super().__init_subclass__(**rest)
 
-    def __init__(self, boxes: Tensor, image=None, more_controls=(), scene=None, **settings):
+    def __init__(self, boxes: Tensor, image=None, scene=None, **settings):
         scene = {"boxes": boxes.tolist(), "selected": 0} | (scene or {})
         super().__init__(scene=scene, **settings)
-        self._trouble = ""
-        controls = _make_controls(self)
-        self.page = VBox([Box([*controls.values(), *more_controls]), self])
-        self.page.children[0].add_class("atss-controls")
-        self.observe(self.refresh, ["scene", *controls])
+        self._state: list = []
+        self.controls = _list_controls(self)
+        self.observe(self.refresh, ["scene", *(c["name"] for c in self.controls)])
         self.show_picture(image)
 
     @property
@@ -186,24 +206,29 @@ class Explorer(anywidget.AnyWidget):
         """
         return {}
 
+    def panels(self) -> list[tuple[str, list]]:
+        """What a still picture of this explorer shows: one or two views of the scene.
+
+        Returns:
+            words, and dots: x, y [px], colour
+        """
+        return [(self.title, [])]
+
     def refresh(self, _=None) -> None:
-        "Answer the scene as it is now."
-        self.answer = _answer_to(self)
+        "Answer the scene as it is now, once."
+        state = [self.scene, self.extent, *(getattr(self, c["name"]) for c in self.controls)]
+        if state != self._state:
+            self._state, self.answer = state, _answer_to(self)
 
     def show_picture(self, image) -> None:
         "Lay an image behind the boxes; where that fails, the old one stays and the page says why."
-        self._trouble = _put_picture(self, image)
+        self.trouble = _put_picture(self, image)
         self.refresh()
-
-    def _repr_mimebundle_(self, **kwargs):
-        return self.page._repr_mimebundle_(**kwargs)
 
 
 def _answer_to(explorer: Explorer) -> dict:
     "What an explorer says to its scene: notes and numbers, or the error that there was."
     answer = {"request": explorer.scene.get("request", 0), "notes": []}
-    if explorer._trouble:
-        answer["notes"].append(explorer._trouble)
     try:
         boxes = explorer.boxes
         answer["notes"] += _box_notes(boxes, explorer.extent)

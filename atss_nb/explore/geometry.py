@@ -7,7 +7,6 @@ __all__ = ['OverlapWalk', 'AngleDial']
 from math import cos, sin
 
 import torch
-from ipywidgets import IntSlider, ToggleButtons
 from torch import Tensor
 from traitlets import Int, Unicode
 
@@ -16,7 +15,6 @@ from ..geometry.boxes import regularize
 from ..geometry.conventions import convert
 from ..geometry.kernels import walk_edge
 from ..geometry.overlap import box_iou_rotated
-from ..geometry.polygons import intersection_polygon
 from ..model.gaussian_losses import kfiou_loss, kld_loss
 from ..model.losses import rotated_iou_loss
 
@@ -106,8 +104,8 @@ _PAIR = ((190.0, 150.0, 190.0, 110.0, 0.5), (250.0, 180.0, 150.0, 120.0, -0.2))
 class OverlapWalk(Explorer, js="walk"):
     "The shared area of two boxes, edge by edge, and its gradient."
 
-    show = control(Unicode("walk"), ToggleButtons, options=["walk", "gradient"])
-    walked = control(Int(4), IntSlider, "edges walked", min=0, max=4)
+    show = control(Unicode("walk"), "picture", options=["walk", "gradient"])
+    walked = control(Int(4), "edges walked", min=0, max=4)
 
     def __init__(self, boxes: Tensor | None = None, **settings):
         boxes = torch.tensor(_PAIR) if boxes is None else boxes
@@ -125,7 +123,7 @@ class OverlapWalk(Explorer, js="walk"):
         pushes = [p | {"box": i} for i in (0, 1) for p in _edge_pushes(boxes[i], slopes[i])]
         up = torch.stack([b[4].sin(), -b[4].cos()]) * 2 * max(self.extent)
         lines = {"axis": torch.stack([a[:2] - up, a[:2] + up]), "centre": a[:2], "edges": edges}
-        lines |= {"polygon": intersection_polygon(a, b), "pushes": pushes, "show": self.show}
+        lines |= {"pushes": pushes, "show": self.show}
         return lines | {"numbers": numbers, "gradient": slopes}
 
 
@@ -221,7 +219,7 @@ def _loss_curves(box: Tensor, turn: Tensor, definition: str) -> list[dict]:
 class AngleDial(Explorer, js="dial"):
     "A rectangle's names, the ranges of its angle, and what a loss sees when it turns."
 
-    definition = control(Unicode("le90"), ToggleButtons, options=["le90", "oc", "le135"])
+    definition = control(Unicode("le90"), "angle definition", options=["le90", "oc", "le135"])
 
     def __init__(self, box: Tensor | None = None, **settings):
         boxes = torch.tensor([[220.0, 220.0, 170.0, 60.0, 1.2]]) if box is None else box.view(1, 5)

@@ -4,17 +4,17 @@
 
 __all__ = ['Microscope']
 
+from typing import NamedTuple
+
 import torch
-from ipywidgets import BoundedIntText, FileUpload, FloatSlider, IntSlider, SelectionSlider, ToggleButtons
 from torch import Tensor
 from traitlets import Any, Bool, Float, Int, Unicode, observe
 
 from .explorers import Explorer, control
-from .samples import RATIOS
 from ..geometry.boxes import hbb2obb, obb2hbb
 from ..samples.anchors import AnchorGrid, Anchors
 from ..samples.assign import ATSS, CenterSampling, MaxIoU
-from ..samples.explanation import Explanation, Reason
+from ..samples.explanation import Assigner, Explanation, Reason
 from ..scenes.scenes import make_scene
 
 
@@ -22,13 +22,14 @@ def _scene_boxes(
     seed: int,
     size: int = 512,  # of the scene [px]
     count: int = 5,  # objects, from the smallest to the largest
-):  # (H, W, 3) uint8 image, (count, 5) boxes
+):  # (H, W, 3) uint8 image, (count, 5) boxes, their names
     "A procedural scene and some of its objects."
     scene = make_scene(size, seed, gsd=0.2)
     boxes = scene.objects.boxes
     sizes = boxes[:, 2:4].prod(1).log()
     steps = torch.linspace(0, 1, count)[:, None] * (sizes.amax() - sizes.amin()) + sizes.amin()
-    return scene.image, boxes[(sizes - steps).abs().argmin(1).unique()]
+    chosen = (sizes - steps).abs().argmin(1).unique()
+    return scene.image, boxes[chosen], [scene.objects.names[i] for i in chosen.tolist()]
 
 
 _WHY = {
@@ -58,6 +59,16 @@ def _why(
     return _WHY[Reason(int(explanation.reason[g, c]))].format(**numbers)
 
 
+def _candidates(
+    explanation: Explanation,
+    rule: Assigner,
+    g: int,  # ground truth
+) -> Tensor:  # (C',) columns
+    "The candidates of a ground truth; of MaxIoU, whose candidates are all anchors, those that overlap it."
+    iou = explanation.iou[g]
+    return (iou > 0).nonzero()[:, 0] if isinstance(rule, MaxIoU) else torch.arange(len(iou))
+
+
 _NONE = {
     Reason.BELOW_THRESHOLD: "overlap too little",
     Reason.CENTER_OUTSIDE: "lie outside",
@@ -69,57 +80,70 @@ _NONE = {
 
 def _why_none(
     explanation: Explanation,
+    rule: Assigner,
     g: int,  # a ground truth without a positive anchor
 ) -> str:
     "Why an object learns nothing."
-    counts = [(int((explanation.reason[g] == reason).sum()), text) for reason, text in _NONE.items()]
+    reasons = explanation.reason[g, _candidates(explanation, rule, g)]
+    counts = [(int((reasons == reason).sum()), text) for reason, text in _NONE.items()]
     parts = ", ".join(f"{n} {text}" for n, text in counts if n)
-    return f"Object {g + 1} learns nothing: of its {explanation.index.shape[1]} candidates {parts}."
+    return f"Object {g + 1} learns nothing: of its {len(reasons)} candidates {parts}."
 
 
 def _shown_columns(
     explanation: Explanation,
-    most: int = 150,  # candidates of each ground truth
-) -> Tensor:  # (G, C') columns, in order
+    rule: Assigner,
+    g: int,  # ground truth
+    most: int = 150,  # candidates
+) -> Tensor:  # (C',) columns, in order
     "The candidates worth showing: all, or the positives and those that overlap most."
-    if explanation.index.shape[1] <= most:
-        return torch.arange(explanation.index.shape[1]).expand(len(explanation.index), -1)
-    rank = 2.0 * (explanation.reason == Reason.POSITIVE) + explanation.iou - 1e-9 * explanation.distance
-    return rank.topk(most, dim=1).indices.sort(dim=1).values
+    positive = 2.0 * (explanation.reason[g] == Reason.POSITIVE)
+    rank = positive + explanation.iou[g] - 1e-9 * explanation.distance[g]
+    columns = _candidates(explanation, rule, g)
+    return columns[rank[columns].argsort(descending=True, stable=True)[:most]].sort().values
 
 
-def _overview(explanation: Explanation, anchors: Anchors) -> dict:
-    "Candidates and counts as the page shows them."
-    index, columns, gt_index = explanation.index, _shown_columns(explanation), explanation.assignment.gt_index
-    parts = index, explanation.level.expand_as(index), anchors.boxes[index, 0], anchors.boxes[index, 1]
-    parts = [p.gather(1, columns).tolist() for p in (*parts, explanation.iou, explanation.reason)]
-    rows = [[g, *row] for g, lists in enumerate(zip(*parts, strict=True)) for row in zip(*lists, strict=True)]
+def _shown_rows(
+    explanation: Explanation,
+    rule: Assigner,
+    anchors: Anchors,
+    g: int,  # ground truth
+) -> list[list]:  # anchor, level, x, y [px], IoU, reason
+    "The candidates of one object as the page shows them."
+    columns = _shown_columns(explanation, rule, g)
+    index = explanation.index[g, columns]
+    places = anchors.boxes[index, 0], anchors.boxes[index, 1]
+    parts = index, explanation.level[columns], *places, explanation.iou[g, columns]
+    rows = zip(*(p.tolist() for p in (*parts, explanation.reason[g, columns])), strict=True)
+    return [list(row) for row in rows]
+
+
+def _overview(explanation: Explanation, rule: Assigner, anchors: Anchors) -> dict:
+    "Counts and orphans as the page shows them."
+    gt_index = explanation.assignment.gt_index
     counts = {"positives": (gt_index >= 0).sum(), "ignored": (gt_index == -2).sum(), "anchors": len(anchors)}
     counts["per_location"] = anchors.levels[0].per_location
-    orphaned = [g for g in range(len(index)) if not (gt_index == g).any()]
-    orphans = [_why_none(explanation, g) for g in orphaned]
-    return {
-        "candidates": rows,
-        "counts": counts,
-        "levels": _per_level(explanation, anchors),
-        "orphans": orphans,
-    }
+    orphaned = [g for g in range(len(explanation.index)) if not (gt_index == g).any()]
+    orphans = [_why_none(explanation, rule, g) for g in orphaned]
+    return {"counts": counts, "levels": _per_level(explanation, anchors), "orphans": orphans}
 
 
 def _per_level(explanation: Explanation, anchors: Anchors) -> list[dict]:
-    "Grid, candidates and positives of each level."
-    rows = []
-    for i, v in enumerate(anchors.levels):
-        positives = (explanation.assignment.gt_index[v.start : v.start + v.count] >= 0).sum()
-        candidates = (explanation.level == i).sum() * len(explanation.index)
-        cells = [v.height, v.width]
-        rows.append({"stride": v.stride, "cells": cells, "candidates": candidates, "positives": positives})
-    return rows
+    "Grid and positives of each level."
+    learned = explanation.assignment.gt_index >= 0
+    return [
+        {
+            "stride": v.stride,
+            "cells": [v.height, v.width],
+            "positives": learned[v.start : v.start + v.count].sum(),
+        }
+        for v in anchors.levels
+    ]
 
 
 def _thresholds(
     explanation: Explanation,
-    rule: ATSS | MaxIoU | CenterSampling,
+    rule: Assigner,
     g: int,  # ground truth
 ) -> list[dict]:  # x, label; the last one is what a positive needs
     "The lines that a rule draws through the IoUs of a ground truth's candidates."
@@ -131,7 +155,7 @@ def _thresholds(
     return []
 
 
-def _object_rows(explanation: Explanation, rule: ATSS | MaxIoU | CenterSampling) -> list[dict]:
+def _object_rows(explanation: Explanation, rule: Assigner) -> list[dict]:
     "The numbers of each ground truth."
     rows = []
     for g, iou in enumerate(explanation.iou):
@@ -159,84 +183,100 @@ def _candidate_row(
     return numbers | about | {"positive": positive}
 
 
-def _import_lines(rule: ATSS | MaxIoU | CenterSampling, upright: bool) -> list[str]:
-    "What the program of a scene imports."
-    lines = ["from math import inf", ""] if "inf" in repr(rule) else []
-    lines += ["import torch", ""]
-    lines += ["from atss_nb.geometry.boxes import hbb2obb, obb2hbb"] if upright else []
-    lines += ["from atss_nb.samples.anchors import AnchorGrid"]
-    return [*lines, f"from atss_nb.samples.assign import {type(rule).__name__}", ""]
-
-
-def _scene_code(
-    boxes: Tensor,  # (G, 5)
-    extent: tuple[int, int],  # H, W [px]
-    grid: AnchorGrid,
-    rule: ATSS | MaxIoU | CenterSampling,
-    upright: bool,  # compare the upright boxes around
-) -> str:
-    "A scene as a program that gives the same assignment."
-    rows = "".join(f"    {[round(v, 6) for v in row]},\n" for row in boxes.tolist())
-    start = (
-        f"boxes = torch.tensor([  # cx, cy, w, h [px], angle [rad]\n{rows}], dtype=torch.float64).view(-1, 5)"
-    )
-    lines = [*_import_lines(rule, upright), start]
-    lines += ["boxes = hbb2obb(obb2hbb(boxes))"] if upright else []
-    lines += [f"anchors = {grid!r}({tuple(extent)})", f"explanation = {rule!r}.explain(anchors, boxes)"]
-    return "\n".join([*lines, "print(explanation.assignment.gt_index.unique(return_counts=True))"]) + "\n"
-
-
 _RULES = ("ATSS", "MaxIoU", "centre sampling")
-_OVERLAPS = (("oriented IoU", False), ("horizontal IoU", True))
+_OVERLAPS = (("oriented", False), ("horizontal", True))
+_RATIOS = (0.5, 1.0, 2.0)  # h / w; those and the three sizes of an octave make RetinaNet's nine
+_TILINGS = [("1", ((1.0,), 1)), ("3 shapes", (_RATIOS, 1)), ("3 sizes", ((1.0,), 3)), ("9", (_RATIOS, 3))]
 
 
-class Microscope(Explorer, js="microscope"):
+class _Side(NamedTuple):
+    "One half of the picture: a rule, the boxes that it compares, its anchors."
+
+    rule: Assigner
+    upright: bool  # compare the upright boxes around
+    grid: AnchorGrid
+
+
+class Microscope(Explorer, js="assign microscope"):
     "Who learns what: drag objects over the anchors of a pyramid and see every number of the assignment."
 
-    rule = control(Unicode("ATSS"), ToggleButtons, options=_RULES)
-    upright = control(Bool(False), ToggleButtons, options=_OVERLAPS)
-    k = control(Int(9), IntSlider, "k", min=1, max=30)
-    scale = control(Float(4.0), FloatSlider, "anchor scale", min=1, max=8, step=0.25)
-    ratios = control(Any((1.0,)), SelectionSlider, "ratios", options=list(RATIOS.items()))
-    sizes = control(Int(1), IntSlider, "sizes per location", min=1, max=4)
-    offset = control(Float(0.0), FloatSlider, "centre offset", min=0, max=1, step=0.05)
-    seed = control(Int(19), BoundedIntText, "scene", min=0, max=9999)
+    rule = control(Unicode("ATSS"), "rule", options=_RULES, kind="list", side=1)
+    k = control(Int(9), "k", min=1, max=30, side=1)
+    upright = control(Bool(False), "IoU", options=_OVERLAPS, kind="list", side=1)
+    tiling = control(Any(_TILINGS[0][1]), "anchors", options=_TILINGS, kind="list", side=1)
+    other_rule = control(Unicode("MaxIoU"), "rule", options=(*_RULES, "nothing"), kind="list", side=2)
+    other_k = control(Int(9), "k", min=1, max=30, side=2)
+    other_upright = control(Bool(False), "IoU", options=_OVERLAPS, kind="list", side=2)
+    other_tiling = control(Any(_TILINGS[0][1]), "anchors", options=_TILINGS, kind="list", side=2)
+    scale = control(Float(4.0), "anchor scale", min=1, max=8, step=0.25)
+    offset = control(Float(0.0), "centre offset", min=0, max=1, step=0.05)
+    seed = control(Int(19), "scene", kind="number", python=True, min=0, max=9999)
 
-    def __init__(self, image=None, boxes: Tensor | None = None, **settings):
-        self._upload = FileUpload(accept="image/*", description="your image")
-        self._upload.observe(self._open, "value")
+    def __init__(self, image=None, boxes: Tensor | None = None, names=(), **settings):
         if boxes is None and image is None:
-            image, boxes = _scene_boxes(settings.get("seed", 19))
-        boxes = torch.zeros(0, 5) if boxes is None else boxes
-        super().__init__(boxes, image, [self._upload], title="ATSS microscope", **settings)
-
-    def _open(self, change) -> None:
-        for file in change["new"]:
-            self.show_picture(bytes(file["content"]))
+            image, boxes, names = _scene_boxes(settings.get("seed", 19))
+        boxes, scene = torch.zeros(0, 5) if boxes is None else boxes, {"names": list(names)}
+        super().__init__(boxes, image, scene, **{"title": "ATSS microscope"} | settings)
 
     @observe("seed")
     def _new_scene(self, _=None) -> None:
-        image, self.boxes = _scene_boxes(self.seed)
+        image, boxes, names = _scene_boxes(self.seed)
+        self.scene = {"boxes": boxes.tolist(), "names": names, "selected": 0, "view": "python"}
         self.show_picture(image)
 
     @property
-    def grid(self) -> AnchorGrid:
-        "The pyramid of the settings."
-        return AnchorGrid((8, 16, 32, 64, 128), self.scale, self.sizes, tuple(self.ratios), self.offset)
+    def sides(self) -> list[_Side]:
+        "The rules that are compared: one or two."
+        sides = []
+        for p in ("", "other_"):
+            rule, k, upright, (ratios, sizes) = (
+                getattr(self, p + n) for n in ("rule", "k", "upright", "tiling")
+            )
+            grid = AnchorGrid((8, 16, 32, 64, 128), self.scale, sizes, tuple(ratios), self.offset)
+            if rule in _RULES:
+                made = {"ATSS": ATSS(k), "MaxIoU": MaxIoU(), "centre sampling": CenterSampling()}[rule]
+                sides.append(_Side(made, upright, grid))
+        return sides
 
-    @property
-    def assigner(self) -> ATSS | MaxIoU | CenterSampling:
-        "The rule that is chosen on the page."
-        if self.rule == "ATSS":
-            return ATSS(self.k)
-        return MaxIoU() if self.rule == "MaxIoU" else CenterSampling()
+    def panels(self) -> list[tuple[str, list]]:
+        "The positives of each rule, for a still picture."
+        panels = []
+        for side in self.sides:
+            anchors = side.grid(self.extent)
+            learned = side.rule(anchors, _seen(side, self.boxes)).gt_index >= 0
+            level = torch.arange(len(anchors.levels)).repeat_interleave(
+                torch.tensor([v.count for v in anchors.levels])
+            )
+            rows = zip(anchors.boxes[learned, :2].tolist(), level[learned].tolist(), strict=True)
+            dots = [(x, y, self.colors["levels"][i]) for (x, y), i in rows]
+            panels.append((f"{type(side.rule).__name__}: {len(dots)} positives", dots))
+        return panels
 
     def respond(self, boxes: Tensor) -> dict:
-        "The candidates, the counts, the numbers of each object, and the scene as a program."
-        seen, anchors = hbb2obb(obb2hbb(boxes)) if self.upright else boxes, self.grid(self.extent)
-        explanation = self.assigner.explain(anchors, seen)
-        objects, g = _object_rows(explanation, self.assigner), self.scene.get("selected", 0)
-        needed = objects[g]["threshold"] if g < len(objects) else None
-        picked = _candidate_row(explanation, anchors, g, self.scene.get("picked", -1), needed)
-        code = _scene_code(boxes, self.extent, self.grid, self.assigner, self.upright)
-        return _overview(explanation, anchors) | {"objects": objects, "picked": picked, "code": code}
+        "Counts, candidates, and the numbers of each object; those of the other rule under `versus`."
+        first, *rest = (_side_answer(self, side, boxes, i) for i, side in enumerate(self.sides))
+        return first | {"versus": rest[0] if rest else None}
+
+
+_MOST_PAIRS = 20_000_000  # that MaxIoU explains
+
+
+def _seen(side: _Side, boxes: Tensor) -> Tensor:  # (G, 5)
+    "The boxes that a rule compares."
+    return hbb2obb(obb2hbb(boxes)) if side.upright else boxes
+
+
+def _side_answer(scope: "Microscope", side: _Side, boxes: Tensor, number: int) -> dict:
+    "What the page shows of one rule."
+    seen, anchors = _seen(side, boxes), side.grid(scope.extent)
+    if isinstance(side.rule, MaxIoU) and len(boxes) * len(anchors) > _MOST_PAIRS:
+        raise ValueError(f"MaxIoU: {len(boxes)} objects and {len(anchors)} anchors are too many to explain")
+    explanation = side.rule.explain(anchors, seen)
+    objects, g = _object_rows(explanation, side.rule), scope.scene.get("selected", 0)
+    answer = _overview(explanation, side.rule, anchors) | {"objects": objects}
+    if not 0 <= g < len(objects):
+        return answer | {"candidates": [], "picked": None}
+    mine = scope.scene.get("side", 0) == number or len({s.grid for s in scope.sides}) == 1
+    picked = scope.scene.get("picked", -1) if mine else -1
+    shown = _candidate_row(explanation, anchors, g, picked, objects[g]["threshold"])
+    return answer | {"candidates": _shown_rows(explanation, side.rule, anchors, g), "picked": shown}

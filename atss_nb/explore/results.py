@@ -7,7 +7,6 @@ __all__ = ['Suppression', 'PrecisionRecall', 'TrainingPlayer']
 from pathlib import Path
 
 import torch
-from ipywidgets import FloatSlider, Play, ToggleButtons
 from torch import Tensor
 from traitlets import Float, Unicode
 
@@ -68,8 +67,8 @@ _DUPLICATES = (
 class Suppression(Explorer, js="results"):
     "Greedy or soft suppression of duplicates."
 
-    mode = control(Unicode("greedy"), ToggleButtons, options=["greedy", "soft"])
-    threshold = control(Float(0.3), FloatSlider, "IoU threshold", min=0, max=1, step=0.01)
+    mode = control(Unicode("greedy"), "suppression", options=["greedy", "soft"])
+    threshold = control(Float(0.3), "IoU threshold", min=0, max=1, step=0.01)
 
     def __init__(self, boxes: Tensor | None = None, scores: Tensor | None = None, **settings):
         boxes = torch.tensor(_DUPLICATES) if boxes is None else boxes
@@ -141,8 +140,8 @@ _DETECTIONS = (
 class PrecisionRecall(Explorer, js="results"):
     "Objects and scored detections: hits, false ones, and the curve that they draw."
 
-    metric = control(Unicode("area"), ToggleButtons, options=["area", "voc07"])
-    threshold = control(Float(0.5), FloatSlider, "IoU threshold", min=0.05, max=0.95, step=0.05)
+    metric = control(Unicode("area"), "metric", options=["area", "voc07"])
+    threshold = control(Float(0.5), "IoU threshold", min=0.05, max=0.95, step=0.05)
 
     def __init__(self, truths: Tensor | None = None, boxes=None, scores=None, **settings):
         truths = torch.tensor(_TRUTHS) if truths is None else truths
@@ -211,7 +210,7 @@ def _epoch_outcome(
 class TrainingPlayer(Explorer, js="results"):
     "Positive anchors and predictions of one image over the epochs of a recorded run."
 
-    score = control(Float(0.3), FloatSlider, "score at least", min=0, max=1, step=0.05)
+    score = control(Float(0.3), "score at least", min=0, max=1, step=0.05)
 
     def __init__(self, run: str | Path, **settings):
         self._truth, self._rows, self._lost = {}, [], ""
@@ -219,11 +218,9 @@ class TrainingPlayer(Explorer, js="results"):
             self._truth, self._rows = _read_recording(run)
         except (OSError, ValueError) as error:
             self._lost = str(error)
-        self._play = Play(min=0, max=max(len(self._rows) - 1, 0), interval=400)
-        self._play.observe(lambda change: self.go(change["new"]), "value")
         image = Path(run) / self._truth["image"] if self._truth else None
         scene = {"epoch": 0}
-        super().__init__(torch.zeros(0, 5), image, [self._play], scene, title="training player", **settings)
+        super().__init__(torch.zeros(0, 5), image, scene, title="training player", **settings)
 
     def go(self, epoch: int) -> None:
         "Show the predictions of an epoch."
@@ -236,7 +233,6 @@ class TrainingPlayer(Explorer, js="results"):
             raise ValueError(self._lost or "the run has recorded no epoch yet")
         outcomes = [_epoch_outcome(self._truth, row, self.score) for row in self._rows]
         epoch = min(max(int(self.scene.get("epoch", 0)), 0), len(outcomes) - 1)
-        self._play.value = epoch
         history = [o["counts"] for o in outcomes]
         about = {"epoch": epoch, "epochs": len(outcomes), "names": self._truth["names"], "history": history}
         return outcomes[epoch] | about

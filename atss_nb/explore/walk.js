@@ -1,6 +1,49 @@
 
+// The way from p to q with both coordinates clamped: it bends where the edge crosses a line of the other box.
+function clampedPath([px, py], [qx, qy], [left, right, top, bottom]) {
+  const crossings = [...(qx !== px ? [left, right].map((v) => (v - px) / (qx - px)) : []), ...(qy !== py ? [top, bottom].map((v) => (v - py) / (qy - py)) : [])];
+  const stops = [...new Set([0, 1, ...crossings.filter((s) => s > 0 && s < 1)])].sort((a, b) => a - b);
+  return stops.map((s) => [clamp(px + s * (qx - px), left, right), clamp(py + s * (qy - py), top, bottom)]);
+}
+
+// The walk around a, edge by edge; the areas add up to what the boxes share.
+function walkEdges(a, b) {
+  const [dx, dy] = turned(b[0] - a[0], b[1] - a[1], -b[4]);
+  const limits = [dx - b[2] / 2, dx + b[2] / 2, dy - b[3] / 2, dy + b[3] / 2];
+  const all = [[1, -1], [1, 1], [-1, 1], [-1, -1]].map(([i, j]) => turned((i * a[2]) / 2, (j * a[3]) / 2, a[4] - b[4]));
+  const scene = (points) => points.map(([x, y]) => point([a[0], a[1], 0, 0, b[4]], x, y));
+  return all.map((p, index) => {
+    const q = all[(index + 1) % 4];
+    const path = clampedPath(p, q, limits);
+    const area = walkEdge(...p, ...q, q[1] !== p[1] ? (q[0] - p[0]) / (q[1] - p[1]) : 0, ...limits) / 2;
+    const foot = scene([[0, path[path.length - 1][1]], [0, path[0][1]]]);
+    return { index, start: scene([p])[0], end: scene([q])[0], path: scene(path), foot, area };
+  });
+}
+
+// What moving each edge outwards by one pixel adds to the IoU.
+function edgePushes([x, y, w, h, t], [gx, gy, gw, gh], box) {
+  const [c, s] = [Math.cos(t), Math.sin(t)];
+  const sides = [[c, s, w, gw], [-s, c, h, gh], [-c, -s, w, gw], [s, -c, h, gh]];
+  return sides.map(([nx, ny, side, g]) => ({ at: [x + (nx * side) / 2, y + (ny * side) / 2], normal: [nx, ny], push: g + (nx * gx + ny * gy) / 2, box }));
+}
+
 // The overlap walk: around box 1, with the coordinates clamped into box 2.
 class OverlapWalk extends Explorer {
+  static respond({ boxes, settings, extent }) {
+    if (boxes.length !== 2) throw new Error(`the walk needs two boxes, not ${boxes.length}`);
+    const [a, b] = boxes;
+    const [iou, gradient] = [overlap(a, b), overlapGradient(a, b)];
+    const edges = walkEdges(a, b).map((e) => ({ ...e, walked: e.index < settings.walked }));
+    const areas = a[2] * a[3] + b[2] * b[3];
+    const shared = (iou / (1 + iou)) * areas;
+    const numbers = { iou, shared, union: areas - shared, walked: edges.reduce((sum, e) => sum + (e.walked ? e.area : 0), 0) };
+    const far = 2 * Math.max(...extent);
+    const up = [Math.sin(b[4]) * far, -Math.cos(b[4]) * far];
+    const axis = [[a[0] - up[0], a[1] - up[1]], [a[0] + up[0], a[1] + up[1]]];
+    return { axis, centre: a.slice(0, 2), edges, pushes: boxes.flatMap((box, i) => edgePushes(box, gradient[i], i)), show: settings.show, numbers, gradient };
+  }
+
   look(i) {
     const { palette } = this.colors;
     return [{ color: "#ffffff", label: "1", width: 1.4 }, { color: palette[0], dash: [7, 5], label: "2", bar: false }][i] ?? {};
@@ -9,11 +52,16 @@ class OverlapWalk extends Explorer {
   edgeColor(i) { return [1, 2, 4, 5].map((k) => this.colors.palette[k])[i]; }
 
   draw() {
-    const { polygon = [], edges = [], show } = this.answer;
-    if (polygon.length) {
-      this.trace(polygon);
+    const { edges = [], show } = this.answer;
+    const [a, b] = this.boxes;
+    if (plain(a ?? []) && plain(b ?? [])) { // what both share
+      this.g.save();
+      this.trace(corners(a));
+      this.g.clip();
+      this.trace(corners(b));
       this.g.fillStyle = "rgb(86 180 233 / 30%)";
       this.g.fill();
+      this.g.restore();
     }
     if (show === "gradient") return;
     for (const { path, foot, index } of edges.filter((e) => e.walked)) { // the area between the walk and the line through the centre

@@ -50,6 +50,7 @@ def span(x, reach, level, lines):
     "First and last + 1 of the rows or columns within reach of x; all of them if the level is not a grid."
     if level.stride == 0:
         return 0, lines
+    reach += 1e-6 * (abs(x) + reach)  # the anchors' centers are rounded to float32
     first, last = (x - reach - level.offset) / level.stride, (x + reach - level.offset) / level.stride
     return int(min(max(np.ceil(first), 0), lines)), int(min(max(np.floor(last) + 1, 0), lines))
 
