@@ -155,6 +155,17 @@ def test_the_course_can_be_read():
     assert int(ways["Fast path"].split()[2]) <= 150
 
 
+@each(WORKSHOP)
+def test_a_lesson_names_what_is_behind_it(path):
+    "Each workshop notebook belongs to a lesson, by its title, and the lesson links back."
+    number, title, file = re.search(
+        r"Belongs to lesson \[(\d\d) ([^\]]+)\]\(\.\./\.\./course/(\d\d_\w+\.ipynb)\)", prose(path)
+    ).groups()
+    lesson = prose(NBS / "course" / file)
+    assert (file[:2], lesson.split("\n")[0]) == (number, f"# {title}")
+    assert f"../workshop/{path.parent.name}/{path.name}" in lesson, f"{file} does not name {path.name}"
+
+
 @each(LESSONS)
 def test_an_exercise_answers(path):
     """A collapsed checker stands before each stub, the stub calls it and hears that nothing is there to check; below it
