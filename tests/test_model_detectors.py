@@ -7,8 +7,9 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
+from atss_nb.core.records import ConfigError
 from atss_nb.evaluation.evaluate import evaluate
-from atss_nb.geometry.boxes import AngleDef, inside_margin, regularize
+from atss_nb.geometry.boxes import AngleDef, inside_margin, obb2hbb, regularize
 from atss_nb.model.build import build_model
 from atss_nb.model.config import ModelConfig, SecondStage
 from atss_nb.model.retinanet import BOX_LOSSES
@@ -61,6 +62,11 @@ DETECTORS = {
     "points, FCOS": {"regression": "point", "centerness": True, "assigner": "center"},
     "IoU rule": {"assigner": "max_iou"},
     "two stages": {"second_stage": SecondStage(**STAGE, upright_branch=True), "atss_preset": "mmdet"},
+    "two stages, as published": {
+        "second_stage": SecondStage(**STAGE, upright_branch=True, as_published=True),
+        "atss_preset": "mmdet",
+        "angle": "oc",
+    },
     "two stages, turned": {"second_stage": SecondStage(**STAGE, oriented=True)},
 }
 by_detector = pytest.mark.parametrize("name", DETECTORS)
@@ -339,6 +345,30 @@ def test_every_kind_of_two_stages(oriented, class_agnostic, assigner):
     proposals = model.first_stage(images).proposals[0]
     assert (proposals[:, 4] % (math.pi / 2) == 0).all() != oriented
     assert len(model.eval()(images)[0]["boxes"]) > 0
+
+
+def test_the_published_second_stage_is_the_sources():
+    "Its weights are counted in the source's network; proposals end at the image's border, angles lie from -90 to 0."
+    config = ModelConfig.faster_rcnn(50, weights=None)
+    config = replace(config, second_stage=replace(config.second_stage, as_published=True))
+    model = build_model(config, 15, pretrained=False)
+    assert sum(p.numel() for p in model.parameters()) == 41_513_206
+    assert model.head.layers[1].weight.abs().max() > (0.98 * 6 / (12544 + 1024)) ** 0.5  # Xavier's bound
+    model, (images, targets) = detector("two stages, as published"), batch(0)
+    losses = model(images, targets)
+    assert set(losses) == {
+        "objectness", "proposal", "classification", "box", "upright", "upright_classification"
+    }  # fmt: skip
+    losses["upright_classification"].backward()
+    assert model.head.upright_class_fc.weight.grad.abs().sum() > 0
+    height, width = images[0].shape[-2:]
+    corners = obb2hbb(model.eval().first_stage(images).proposals[0])
+    assert corners.min() > -1e-4 and (corners[:, 2].max(), corners[:, 3].max()) <= (
+        width + 1e-4,
+        height + 1e-4,
+    )
+    with pytest.raises(ConfigError, match="as_published"):
+        replace(config, angle="le90")
 
 
 @pytest.mark.parametrize("oriented", [False, True])

@@ -38,6 +38,9 @@ KINDS = {
     "paper": ModelConfig.paper(18, weights=None, channels=16),
     "faster": ModelConfig.faster_rcnn(18, weights=None, channels=16),
 }
+KINDS["faster as published"] = replace(
+    KINDS["faster"], second_stage=replace(KINDS["faster"].second_stage, as_published=True)
+)
 
 
 def as_peer(model, head: int = 1) -> dict[str, torch.Tensor]:
@@ -286,6 +289,26 @@ def test_a_checkpoint_of_another_recipe_is_refused(name, tmp_path, capsys):
     error = capsys.readouterr().err
     assert WRONG[name] in error and "Traceback" not in error
     assert not list(tmp_path.glob("o.*"))
+
+
+def test_nothing_of_the_tables_two_stages_is_left_over():
+    "Not one tensor of the source's names is spare, and no number changes: its angles count as ours do then."
+    ours, other = (build_model(KINDS["faster as published"], 3) for _ in range(2))
+    theirs = as_peer(other)
+    assert {"roi_head.bbox_head.fc_cls_h.weight", "roi_head.bbox_head.fc_cls_h.bias"} <= theirs.keys()
+    found = load_peer(ours, theirs, "ratss")
+    assert found.complete and set(found.names.values()) == set(theirs)
+    for name, value in other.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], value), name
+
+
+def test_both_second_stages_read_the_same_boxes_from_a_checkpoint():
+    "Under limits that none of them reaches."
+    plain, published = (build_model(KINDS[kind], 3).coder for kind in ("faster", "faster as published"))
+    proposals, bias = torch.tensor([[40.0, 60, 52, 24, 0]]).expand(20, 5), from_zero(torch.zeros(5), 0.2)
+    deltas = torch.rand(20, 5, generator=torch.Generator().manual_seed(3)) * torch.tensor([1, 1, 1, 1, 7.8])
+    one, two = plain.decode(proposals, deltas + bias), published.decode(proposals, deltas, (200, 200))
+    assert torch.allclose(corners(one), corners(two), atol=1e-3)
 
 
 def test_two_stages_of_another_project_are_refused():

@@ -40,6 +40,7 @@ class SecondStage:
         class_agnostic: one box for all classes; False: one for each
         upright_branch: learn the upright box beside the turned one, as the table's model does
         stds: units of the deltas
+        as_published: with an upright branch: a classifier there too, and boxes, limits and initial weights
     """
 
     oriented: bool = False
@@ -53,6 +54,8 @@ class SecondStage:
     class_agnostic: bool = False
     upright_branch: bool = False
     stds: _Five = (0.1, 0.1, 0.2, 0.2, 0.1)
+    as_published: bool = False
+    # as the table's project has them
 
 
 _Angle = Literal["oc", "le90", "le135"]
@@ -77,6 +80,15 @@ def _check_together(config: "ModelConfig") -> None:
     positive, negative, _ = config.max_iou
     if negative > positive:
         raise ConfigError(f"max_iou is {config.max_iou}, expected the second not above the first")
+
+
+def _check_second_stage(config: "ModelConfig") -> None:
+    "Whether the rest is as the table's project has it, where the second stage is to be. Raises `ConfigError`."
+    stage = config.second_stage
+    if stage and stage.as_published and (stage.oriented or not stage.upright_branch or config.angle != "oc"):
+        raise ConfigError(
+            "second_stage.as_published is True, expected upright proposals, an upright branch and angle oc with it"
+        )
 
 
 def _check_strides(config: "ModelConfig") -> None:
@@ -175,6 +187,7 @@ class ModelConfig:
 
     def __post_init__(self):
         _check_together(self)
+        _check_second_stage(self)
         _check_strides(self)
 
     @classmethod

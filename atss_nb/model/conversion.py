@@ -34,6 +34,7 @@ _NAMES = {
     r"head\.class_fc": r"roi_head.bbox_head.fc_cls",
     r"head\.box_fc": r"roi_head.bbox_head.fc_reg",
     r"head\.upright_fc": r"roi_head.bbox_head.fc_reg_h",
+    r"head\.upright_class_fc": r"roi_head.bbox_head.fc_cls_h",
 }
 
 
@@ -223,6 +224,8 @@ def _in_our_terms(state: dict[str, Tensor], model: nn.Module, layout: str) -> di
         raise ValueError(
             f"{layout}, {angle.value}: two-stage checkpoints can be read from ratss under oc only"
         )
+    if stage and stage.as_published:
+        return state
     if stage:
         return state | {"head.box_fc.bias": from_zero(state["head.box_fc.bias"], stage.stds[4])}
     convs, grid = [name for name in state if name.startswith("head.box_conv.")], model.anchor_grid

@@ -17,7 +17,7 @@ from ..geometry.boxes import AngleDef
 from .config import ModelConfig
 from .detect import DetectionModel, best_predictions
 from .losses import smooth_l1_loss
-from .roi_heads import RoIHead, RoIOutput, multiscale_roi_align
+from .roi_heads import QuarterTurnCoder, RoIHead, RoIOutput, multiscale_roi_align
 from atss_nb.model.rpn import (
     UPRIGHT_CODER,
     RPNHead,
@@ -92,7 +92,7 @@ def _roi_losses(
     samples: Sequence[RoISamples],  # of each image
     coder: DeltaXYWHA,
     hooks: RunHooks = DEFAULT_HOOKS,
-) -> dict[str, Tensor]:  # "classification", "box", perhaps "upright"
+) -> dict[str, Tensor]:  # "classification", "box", perhaps "upright" and "upright_classification"
     "Cross entropy of the classes, smooth L1 of the deltas."
     joined, image = _joined(samples), _image_numbers([s.labels for s in samples])
     real = joined.labels < outputs.logits.shape[1] - 1
@@ -107,6 +107,9 @@ def _roi_losses(
         hulls = upright_coder.encode(upright_boxes(boxes), upright_boxes(targets))
         moved = smooth_l1_loss(_of_class(outputs.upright[real], labels), hulls[:, :4])
         losses["upright"] = moved.sum() / count
+    if outputs.upright_logits is not None:
+        again = F.cross_entropy(outputs.upright_logits, joined.labels, reduction="sum")
+        losses["upright_classification"] = again / count
     return losses
 
 
@@ -164,10 +167,11 @@ class FasterRCNN(DetectionModel):
         stage = config.second_stage
         self.roi_strides = [s for s in backbone.strides if s in backbone.body.strides]  # no grown levels
         self.rpn = RPNHead(config.channels, len(anchor_grid.sizes(1)), 5 if stage.oriented else 4)
-        options = stage.size, stage.width, stage.class_agnostic, stage.upright_branch
+        options = stage.size, stage.width, stage.class_agnostic, stage.upright_branch, stage.as_published
         self.head = RoIHead(config.channels, num_classes, *options)
         self.rpn_coder = DeltaXYWHA.preset(config.angle) if stage.oriented else UPRIGHT_CODER
-        self.coder = DeltaXYWHA.preset(config.angle, stds=stage.stds)
+        coder = QuarterTurnCoder if stage.as_published else DeltaXYWHA
+        self.coder = coder.preset(config.angle, stds=stage.stds)
 
     def _losses(self, images: Sequence[Tensor], targets: Sequence[dict]) -> dict[str, Tensor]:
         first, targets = self.first_stage(images), send_targets(targets, images[0].device)

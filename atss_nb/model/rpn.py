@@ -149,6 +149,17 @@ def rpn_losses(
     return {"objectness": objectness / count, "proposal": moved.sum() / count}
 
 
+def _clip(
+    boxes: Tensor,  # (N, 5) upright
+    size: tuple[int, int],  # H, W [px]
+) -> tuple[Tensor, Tensor]:
+    "The parts of upright boxes on the image, and (N,) whether there is one."
+    height, width = size
+    corners = obb2hbb(boxes).clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
+    clipped = hbb2obb(corners)
+    return clipped, (clipped[:, 2:4] > 0).all(1)
+
+
 @torch.no_grad()
 def propose(
     outputs: RPNOutput, size: tuple[int, int], anchors: Anchors, coder: DeltaXYWHA, config: ModelConfig
@@ -169,6 +180,10 @@ def propose(
         kept.append(order + v.start)
         level.append(torch.full_like(order, n))
     kept, level = torch.cat(kept), torch.cat(level)
-    boxes = coder.decode(anchors.boxes[kept], _five(outputs.deltas[kept]), size)
+    clipped = config.second_stage.as_published
+    boxes = coder.decode(anchors.boxes[kept], _five(outputs.deltas[kept]), None if clipped else size)
+    if clipped:
+        boxes, inside = _clip(boxes, size)
+        boxes, kept, level = boxes[inside], kept[inside], level[inside]
     best = batched_nms_rotated(boxes, outputs.logits[kept], level, config.second_stage.proposal_nms)
     return boxes[best[: config.second_stage.proposals]]

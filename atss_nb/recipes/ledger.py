@@ -77,7 +77,8 @@ def _of_model(recipe: Recipe) -> dict[str, Any]:
     values: dict[str, Any] = {"model.frozen_stages": frozen, "model.norm_eval": norm_eval}
     values |= {"coder": (coder.norm_factor, coder.edge_swap, coder.proj_xy)}
     upright = model.atss_preset in ("paper", "mmdet")
-    two = {"roi.sampling": "two by two", "assigner.boxes": "upright" if upright else "turned"}
+    two = {"roi.sampling": "two by two", "roi.upright_boxes": "around the turned box"}
+    two |= {"assigner.boxes": "upright" if upright else "turned"}
     return values | (two if model.second_stage else {})
 
 
