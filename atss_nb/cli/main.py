@@ -160,7 +160,7 @@ _EXPLORE = {
     "name": {"nargs": "?", "default": "microscope", "choices": _EXPLORERS, "help": "which one (microscope)"},
     "--image": {
         "type": Path,
-        "help": "for the microscope: a file, or with --data an image of it; without: a procedural scene",
+        "help": "for the microscope: a file, or with --data an image of it (a procedural scene)",
     },
     "--data": {"type": Path, "help": "for the microscope: a data set in any known format, with its labels"},
     "--html": {"type": Path, "help": "write microscope, walk or dial to this file, which needs no Python"},
