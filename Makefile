@@ -71,8 +71,7 @@ bench: $(READY)
 
 bench-gpu: $(READY)
 	@$(PIP) ".[dev,cuda]"
-	@$(BIN)/python bench/overlap.py --device cuda
-	@$(BIN)/python bench/train.py --device cuda --model resnet50 --side 1024 --batch 2 --precision float32 --frozen
+	@$(BIN)/python bench/gpu.py $(if $(DATA),--data $(DATA))
 
 notebooks: $(READY)
 	@$(ONE_THREAD) $(BIN)/python tools/notebooks.py $(if $(SLOW),--slow)

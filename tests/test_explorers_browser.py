@@ -24,6 +24,7 @@ from atss_nb.explore.page import ExplorerServer, explorer_code
 from atss_nb.explore.results import PrecisionRecall, Suppression, TrainingPlayer
 from atss_nb.explore.samples import AnchorTiling, BoxCoder
 from atss_nb.explore.standalone import explorer_page
+from atss_nb.geometry.boxes import hbb2obb, obb2hbb
 from atss_nb.geometry.overlap import box_iou_rotated
 from atss_nb.samples.anchors import AnchorGrid
 from atss_nb.samples.assign import ATSS, MaxIoU
@@ -47,6 +48,12 @@ BAD = {
 FLAT = "import torch\nw.boxes = w.boxes * torch.tensor([-1, 1, 0, 0, 1])\nw"  # and off the image
 LOST = "w.scene = {'boxes': [[None] * 5] * len(w.scene['boxes']), 'scores': None}\nw"
 MOVED = [name for name in NAMES if name != "microscope"]
+BAD["crowd"] = """import torch
+rng = torch.Generator().manual_seed(0)
+places, ones = torch.rand(400, 2, generator=rng), torch.ones(400, 1)
+boxes = torch.cat([places * torch.tensor([3900.0, 2900]) + 50, 60 * ones, 30 * ones, torch.rand(400, 1, generator=rng)], 1)
+w = Microscope(torch.zeros(3, 3000, 4000), boxes, upright=True)
+w"""
 BAD |= {f"flat {name}": explorer_code(name).replace("\n\n", "\n\nw = ") + f"\n{FLAT}" for name in MOVED}
 BAD |= {f"lost {name}": explorer_code(name).replace("\n\n", "\n\nw = ") + f"\n{LOST}" for name in MOVED}
 
@@ -461,6 +468,15 @@ def test_boxes_that_are_none_break_no_page(view):
     assert "object 1: expected 5 finite numbers" in view.text(".status")
     view.keys("ArrowRight", "]", "n", "?", "?", "Control+z")
     assert int(view.data("draws")) > 1
+
+
+@on("crowd")
+def test_the_numbers_of_many_objects_are_those_of_the_last_place(view):
+    moved = int(view.boxes[:, 3].argmin())
+    view.drag(view.boxes[moved, :2].tolist(), 300, 200, steps=12)
+    found = ATSS()(AnchorGrid()((3000, 4000)), hbb2obb(obb2hbb(view.boxes))).gt_index
+    assert view.text("[data-value=positives]") == str(int((found >= 0).sum()))
+    assert len(view.boxes) == 400 and float(view.data("took")) < 50
 
 
 @on("own explorer")

@@ -26,6 +26,7 @@ from .images import IMAGE_COMMANDS, image_paths
 from .recipes import RECIPE_COMMANDS
 from .results import RESULT_COMMANDS
 from .runs import RUN_COMMANDS
+from .waits import waits_told
 from ..core.errors import AtssError
 from ..core.files import fingerprint, read_text, replacing
 from ..core.names import shown
@@ -163,7 +164,7 @@ _EXPLORE = {
     "name": {"nargs": "?", "default": "microscope", "choices": _EXPLORERS, "help": "which one (microscope)"},
     "--image": {
         "type": Path,
-        "help": "for the microscope: a file, or with --data an image of it; without: a procedural scene",
+        "help": "for the microscope: a file, or with --data an image of it (a procedural scene)",
     },
     "--data": {"type": Path, "help": "for the microscope: a data set in any known format, with its labels"},
     "--html": {"type": Path, "help": "write microscope, walk or dial to this file, which needs no Python"},
@@ -273,7 +274,8 @@ def main(
 ) -> int:  # exit code: 0 done, 1 failed, 130 stopped by ctrl + c; wrong words leave with SystemExit(2)
     "The `atss` command."
     args = _parse(words)
-    with contextlib.redirect_stdout(_Shown(sys.stdout)), contextlib.redirect_stderr(_Shown(sys.stderr, "\r")):
+    out, err = _Shown(sys.stdout), _Shown(sys.stderr, "\r")
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), waits_told():
         return _call(args)
 
 # %% ../../nbs/workshop/cli/1_main.ipynb #9555cd45

@@ -146,7 +146,7 @@ class Explorer extends Drawing {
 
   close() {
     this.ending.abort();
-    [this.timer, this.busy, this.saver].forEach(clearTimeout);
+    [this.timer, this.busy, this.saver, this.teller].forEach(clearTimeout);
     this.observers.forEach((o) => o.disconnect());
     for (const [name, act] of Object.entries(this.callbacks)) this.model.off(name, act);
   }
@@ -268,11 +268,20 @@ class Explorer extends Drawing {
       this.answer = { notes: [], error: error.message };
     }
     this.counts.took = performance.now() - began; // [ms]
-    this.tellAll();
+    this.tellSoon();
     clearTimeout(this.saver);
     if (!this.adopted) this.saver = setTimeout(() => this.save(), 200);
     this.adopted = false;
     this.shown = this.asked + 1;
+  }
+
+  // The tables of many objects are long: while the hand moves, they are written twice a second.
+  tellSoon() {
+    clearTimeout(this.teller);
+    const wait = this.boxes.length > 60 && this.drag?.moved ? (this.told ?? 0) + 500 - performance.now() : 0;
+    if (wait > 0) return void (this.teller = setTimeout(() => this.tellSoon(), wait));
+    this.tellAll();
+    this.told = performance.now();
   }
 
   // Python's answer to what is shown must be what is shown.
@@ -633,6 +642,7 @@ class Explorer extends Drawing {
   release(event) {
     const { drag } = this;
     this.drag = this.fingers = null;
+    if (drag?.moved) this.tellAll(); // without delay
     if (!drag || drag.moved) return;
     const [p, i] = [this.place(event, drag.canvas), this.panes.findIndex(({ canvas }) => canvas === drag.canvas)];
     if (event.type === "pointerup" && !this.click(p, 8 / this.scale, i) && drag.hit) this.select(drag.hit.index);
