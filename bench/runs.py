@@ -112,11 +112,9 @@ def tuning(args: argparse.Namespace) -> None:
         row = {"start": start, "images": images, "seed": seed} | timed_training(config, out, args.device)
         score = validate(load_model(out)[0], open_split(replace(config, data=str(home / "data")), "test"))
         row |= {"AP50": score.AP50, "AP75": score.AP75, "mAP": score.mAP}
+        del row["seconds"]  # too few to be worth knowing
         rows.append(row)
-        print(
-            f"{start}, {images} images, seed {seed}: AP50 {score.AP50:.3f}, {row['seconds']:.0f} s",
-            flush=True,
-        )
+        print(f"{start}, {images} images, seed {seed}: AP50 {score.AP50:.3f}", flush=True)
         shown = replace(config, data="runs/tuning/data")
         write(args.out or RESULTS / "tuning.json", about(args.device, shown) | {"size": size, "runs": rows})
 
