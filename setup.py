@@ -16,6 +16,7 @@ def listed(key: str) -> list[str]:
     return settings.get(key, "").split()
 
 
+STATUS = {3: "Alpha", 4: "Beta", 5: "Production/Stable"}
 extras = {key.removesuffix("_requirements"): listed(key) for key in settings if key.endswith("_requirements")}
 
 setup(
@@ -28,7 +29,7 @@ setup(
     license="Apache-2.0",
     keywords=settings["keywords"],
     classifiers=[
-        "Development Status :: 4 - Beta",
+        f"Development Status :: {settings['status']} - {STATUS[int(settings['status'])]}",
         "Framework :: Jupyter",
         "Intended Audience :: Education",
         "Intended Audience :: Science/Research",
