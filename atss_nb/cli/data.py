@@ -7,6 +7,7 @@ __all__ = ['FORMAT_NAMES', 'DATA_COMMANDS']
 import argparse
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from ..core.outputs import claim_folder
@@ -126,29 +127,38 @@ def _as_trained(args: argparse.Namespace):  # a TrainConfig, the images
     return replace(config, model=replace(config.model, strides=strides)), data
 
 
-def _stats(args: argparse.Namespace) -> None:
-    "Count what each assigner gives to the objects of a data set, with the anchors and the size of a training on it."
-    from atss_nb.model.build import build_assigner, build_grid
+def _report_statistics(args: argparse.Namespace, folder: Path, data, reports: dict, size, started: float):
+    "Write and print what the assigners give."
     from atss_nb.plots.statistics import write_statistics
-    from atss_nb.samples.statistics import compare_assigners, comparison, comparison_by, standard_rules
+    from atss_nb.samples.statistics import comparison, comparison_by
     from atss_nb.samples.verdict import verdict
 
-    started = time.perf_counter()
-    with claim_folder(args.out, "stats", [args.data]) as folder:
+    chosen = reports["this training"]
+    tables = [f"by {by}\n{comparison_by(reports, by)}" for by in ("size", "aspect")]
+    print("\n\n".join([chosen.summary(), comparison(reports), *tables]))
+    seconds = round(time.perf_counter() - started, 1)
+    facts = {"data": str(args.data), "size": size, "seconds": seconds}
+    files = write_statistics(folder, data, reports, "this training", facts)
+    fitted = f"long side {size} px" if size else "as they are"
+    print(f"\n{len(data)} images, {fitted}, levels from stride {chosen.grid.strides[0]}")
+    print(*(f"- {line}" for line in verdict(chosen)), sep="\n")
+    print(f"wrote {', '.join(path.name for path in files)} to {args.out} in {seconds} s")
+
+
+def _stats(args: argparse.Namespace) -> None:
+    "Count what each assigner gives to the objects of a data set, with the anchors and the size of a training on it."
+    from atss_nb.core.engine import start_engine
+    from atss_nb.model.build import build_assigner, build_grid
+    from atss_nb.samples.statistics import compare_assigners, standard_rules
+
+    started, engine = time.perf_counter(), start_engine(patient=True)
+    with claim_folder(args.out, "stats", [args.data]) if engine.rank == 0 else nullcontext() as folder:
         config, data = _as_trained(args)
         grid = build_grid(config.model)
         rules = {"this training": (grid, build_assigner(config.model)), **standard_rules(grid)}
-        reports = compare_assigners(data, rules, config.size)
-        chosen = reports["this training"]
-        tables = [f"by {by}\n{comparison_by(reports, by)}" for by in ("size", "aspect")]
-        print("\n\n".join([chosen.summary(), comparison(reports), *tables]))
-        seconds = time.perf_counter() - started
-        facts = {"data": str(args.data), "size": config.size, "seconds": round(seconds, 1)}
-        files = write_statistics(folder, data, reports, "this training", facts)
-    size = f"long side {config.size} px" if config.size else "as they are"
-    print(f"\n{len(data)} images, {size}, levels from stride {grid.strides[0]}")
-    print(*(f"- {line}" for line in verdict(chosen)), sep="\n")
-    print(f"wrote {', '.join(path.name for path in files)} to {args.out} in {seconds:.1f} s")
+        reports = compare_assigners(data, rules, config.size, engine)
+        if folder:
+            _report_statistics(args, folder, data, reports, config.size, started)
 
 
 _STATS = {
@@ -177,13 +187,15 @@ _STATS = {
 
 def _split(args: argparse.Namespace) -> None:
     "Cut a data set into tiles with labels."
+    from atss_nb.core.engine import start_engine
     from atss_nb.tiles.split import split
     from atss_nb.tiles.tiles import Tiling
 
     shares = {"min_iof": args.min_iof, "min_image_rate": args.min_image_rate, "padding": not args.no_padding}
     marked = None if args.keep_difficulty else 2
     tiling = Tiling(args.style, args.size, args.gap, tuple(args.rates), **shares, cut_difficulty=marked)
-    report = split(args.data, args.out, tiling, args.workers, args.overwrite, sys.stderr.isatty())
+    more = {"progress": sys.stderr.isatty(), "engine": start_engine(patient=True)}
+    report = split(args.data, args.out, tiling, args.workers, args.overwrite, **more)
     print(f"{report.images} images, {report.objects} objects: {report.tiles} tiles in {args.out}")
     for name, rows in report.lost.items():
         print(f"note: {name}: {len(rows)} objects are in no tile (label rows {', '.join(map(str, rows))})")

@@ -7,10 +7,11 @@ __all__ = ['OUTPUT_FORMATS', 'IMAGE_COMMANDS', 'image_paths', 'draw_prediction',
 import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from .runs import DEVICE, PRECISIONS, THRESHOLDS
-from ..core.files import replacing
+from ..core.files import is_first, replacing
 from ..core.names import distinct_names, file_names, image_file_name, next_folder
 from ..core.outputs import claim_files, claim_folder
 
@@ -31,7 +32,7 @@ def _find(args: argparse.Namespace, detector, paths: list[Path]) -> Iterator:  #
     names = ("nms", "max_detections", "agnostic", "precision", "window", "overlap", "scales", "views")
     asked = {name: getattr(args, name) for name in (*names, "batch_size")}
     score = min(args.score, detector.model.config.score_threshold)
-    return detector(paths, score=score, progress=True, lazy=True, **asked)
+    return detector(paths, score=score, progress=is_first(), lazy=True, **asked)
 
 
 def draw_prediction(path: Path, image: Path, predictions) -> None:
@@ -104,7 +105,7 @@ def _image_names(paths: list[Path], formats: list[str]) -> list[str]:
     return names
 
 
-_JOURNAL = ".predict.jsonl"
+_JOURNAL = ".predict.{}.jsonl"  # of each process
 
 
 def _request(args: argparse.Namespace, paths: list[Path]) -> str:
@@ -159,23 +160,38 @@ def _streamed(args: argparse.Namespace, detector, paths: list[Path], journal: Pa
         yield one
 
 
-def _predict(args: argparse.Namespace) -> None:
-    "Find objects on images; write files of results and drawn pictures."
+def _search(args: argparse.Namespace, engine, paths: list[Path], names: list[str], out: Path, folder: Path):
+    "Detections of all images; each process has searched and drawn its share."
     from atss_nb.inference.detector import load
 
-    paths, out = image_paths(args.images), args.out or next_folder("runs/predict")
-    names = _image_names(paths, args.format)
-    with claim_folder(out, "predict", [args.run, *paths]) as folder:
-        detector = load(args.run, args.device)
-        _check_class_names(detector.classes, args.format)
-        detections = _streamed(args, detector, paths, out / _JOURNAL)
-        predictions = [one.replace(image_id=name) for one, name in zip(detections, names, strict=True)]
+    detector = load(args.run, engine.device)
+    _check_class_names(detector.classes, args.format)
+    mine, files = engine.share(len(paths), args.batch_size), file_names(names, image_file_name)
+    detections = _streamed(args, detector, paths[mine], out / _JOURNAL.format(engine.rank))
+    predictions = [one.replace(image_id=name) for one, name in zip(detections, names[mine], strict=True)]
+    for path, one in zip(paths[mine], predictions, strict=True):
+        draw_prediction(folder / f"{files[one.image_id]}.png", path, one.above(args.score))
+    return engine.gather(predictions)
+
+
+def _predict(args: argparse.Namespace) -> None:
+    "Find objects on images; write files of results and drawn pictures."
+    from atss_nb.core.devices import choose_device
+    from atss_nb.core.engine import start_engine
+
+    paths, engine = image_paths(args.images), start_engine(choose_device(args.device), patient=True)
+    names, out = _image_names(paths, args.format), engine.same(args.out or next_folder("runs/predict"))
+    claimed = claim_folder(out, "predict", [args.run, *paths]) if engine.rank == 0 else nullcontext()
+    with claimed as draft:
+        folder = engine.same(draft)
+        predictions = _search(args, engine, paths, names, out, folder)
+        if engine.rank > 0:
+            return
         write_outputs(folder, predictions, args.format, args.score)
-        files = file_names(names, image_file_name)
-        for path, one in zip(paths, (p.above(args.score) for p in predictions), strict=True):
-            draw_prediction(folder / f"{files[one.image_id]}.png", path, one)
-            print(f"{path}: {len(one)} objects with a score of {args.score} or more")
-    (out / _JOURNAL).unlink(missing_ok=True)
+    for journal in out.glob(_JOURNAL.format("*")):
+        journal.unlink()
+    for path, one in zip(paths, predictions, strict=True):
+        print(f"{path}: {len(one.above(args.score))} objects with a score of {args.score} or more")
     print(f"wrote {len(paths)} pictures and {', '.join(args.format)} to {out}")
 
 

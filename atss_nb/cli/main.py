@@ -26,7 +26,7 @@ from .results import RESULT_COMMANDS
 from .runs import RUN_COMMANDS
 from .waits import waits_told
 from ..core.errors import AtssError
-from ..core.files import fingerprint, read_text, replacing, sweep_drafts
+from ..core.files import fingerprint, is_first, read_text, replacing, sweep_drafts
 from ..core.names import shown
 from ..core.options import choose
 
@@ -276,8 +276,8 @@ def main(words: list[str] | None = None) -> int:
         exit code: 0 done, 1 failed, 130 stopped by ctrl + c; wrong words leave with SystemExit(2)
     """
     args = _parse(words)
-    out, err = _Shown(sys.stdout), _Shown(sys.stderr, "\r")
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), waits_told():
+    out = _Shown(sys.stdout if is_first() else io.StringIO())  # of several processes one reports
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(_Shown(sys.stderr, "\r")), waits_told():
         return _call(args)
 
 

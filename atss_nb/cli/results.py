@@ -7,6 +7,7 @@ __all__ = ['PROTOCOL_NAMES', 'RESULT_COMMANDS', 'score_run']
 import argparse
 import json
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,12 +38,12 @@ def _case(dataset, predictions, targets, labels: str | Path | None, size, nms: f
     return files.case, [f"{len(targets)} tiles merged into {len(files.image_ids)} images", *files.notes]
 
 
-def _machine(model, device: str) -> dict[str, str]:
+def _machine(model, device) -> dict[str, str]:
     "What a report says of the model and the machine."
     import torch
 
     parameters = sum(p.numel() for p in model.parameters())
-    gpu = torch.device(device).type == "cuda"
+    gpu = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if gpu else f"CPU × {torch.get_num_threads()}"
     return {"parameters": f"{parameters / 1e6:.2f} M", "device": name}
 
@@ -69,12 +70,12 @@ def score_run(
     run: str | Path,
     split: str = "test",
     data: str | None = None,
-    device: str = "cpu",
     title: str = "",
     protocol: str = "dota-devkit",
     metric: str | None = None,
     labels: str | Path | None = None,
     precision: str = "float32",
+    engine=None,
     **thresholds,
 ) -> dict:
     """Score a split; write <split>.json and the report of the split into the run folder.
@@ -87,11 +88,13 @@ def score_run(
         protocol: as for `evaluate`
         labels: of the whole images that the split's tiles were cut from: score those
         precision: as in `detect`
+        engine: of `start_engine`: several processes share the images; None: this one alone, on the CPU
         **thresholds: as for `with_thresholds`
 
     Returns:
-        the metrics, as written to <split>.json
+        the metrics, as written to <split>.json by the first process; none in the others
     """
+    from atss_nb.core.engine import ALONE
     from atss_nb.evaluation.advice import next_steps
     from atss_nb.evaluation.breakdown import analyze, worst_images
     from atss_nb.evaluation.cases import as_case
@@ -100,12 +103,14 @@ def score_run(
     from atss_nb.training.loop import load_model
     from atss_nb.training.settings import open_split
 
-    run, started = Path(run), time.perf_counter()
+    run, started, engine = Path(run), time.perf_counter(), engine or ALONE
     choose_protocol(protocol, metric)
     model, config, classes = load_model(run)
     dataset = open_split(replace(config, data=data or config.data, classes=tuple(classes)), split)
-    model = with_thresholds(model, **thresholds).to(device)
-    predictions, targets = predict_dataset(model, dataset, config.batch_size, True, precision)
+    model = with_thresholds(model, **thresholds).to(engine.device)
+    predictions, targets = predict_dataset(model, dataset, config.batch_size, True, precision, engine)
+    if engine.rank > 0:
+        return {}
     case, notes = _case(dataset, predictions, targets, labels, config.size, model.config.nms_threshold)
     analysis = analyze(case, metric, protocol)
     notes += analysis.notes
@@ -114,7 +119,7 @@ def score_run(
     metrics = analysis.to_dict() | facts
     with replacing(run / f"{split}.json") as draft:
         draft.write_text(json.dumps(metrics, indent=2), encoding="utf-8")
-    title, machine = title or f"{run.name}: {split} images", _machine(model, device)
+    title, machine = title or f"{run.name}: {split} images", _machine(model, engine.device)
     order = worst_images(as_case(predictions, targets, dataset.classes), metric, protocol=protocol)
     shown = model.cpu(), dataset, predictions, order
     _run_report(run / _report_name(split), title, analysis, config, machine, *shown)
@@ -126,6 +131,7 @@ def score_run(
 def _test(args: argparse.Namespace) -> None:
     "Score a trained run on a split and write a report."
     from atss_nb.core.devices import choose_device
+    from atss_nb.core.engine import start_engine
 
     names = {"score": "score_threshold", "nms": "nms_threshold", "agnostic": "agnostic_nms"}
     names |= {name: name for name in ("max_detections", "protocol", "metric", "precision", "labels")}
@@ -133,8 +139,9 @@ def _test(args: argparse.Namespace) -> None:
     if not args.run.is_dir():
         raise missing(args.run, "run folder")
     files = args.run / f"{args.split}.json", args.run / _report_name(args.split)
-    with claim_files(files, "test"):
-        score_run(args.run, args.split, args.data, choose_device(args.device), **rules)
+    engine = start_engine(choose_device(args.device), patient=True)
+    with claim_files(files, "test") if engine.rank == 0 else nullcontext():
+        score_run(args.run, args.split, args.data, engine=engine, **rules)
     print(f"wrote {files[0]} and {files[1]}")
 
 

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..core.files import is_first
 from ..core.names import next_folder
 from ..core.options import missing
 from ..core.outputs import claim_files
@@ -48,12 +49,6 @@ def _asked(args: argparse.Namespace) -> dict:  # attributes of a TrainConfig
     return asked
 
 
-def _say(text: str) -> None:
-    "Print it once, however many processes share the run."
-    if text and os.environ.get("RANK", "0") == "0":
-        print(text)
-
-
 def _train_config(args: argparse.Namespace):  # a TrainConfig
     "The run that a command line describes, with what was left open chosen from the data."
     from atss_nb.training.checkpoints import load_checkpoint
@@ -66,7 +61,7 @@ def _train_config(args: argparse.Namespace):  # a TrainConfig
     config = TrainConfig.suggest(args.data, **_asked(args))
     size = f"long side {config.size} px" if config.size else "images as they are"
     turns = "" if config.quarter_turns else ", no quarter turns"
-    _say(f"{size}, levels from stride {config.model.strides[0]}, {config.epochs} epochs{turns}")
+    print(f"{size}, levels from stride {config.model.strides[0]}, {config.epochs} epochs{turns}")
     return config
 
 
@@ -151,7 +146,7 @@ _RUN_FILES = ("config.json", "recipe.json", "log.jsonl", "log.csv", "last.pt", "
 @contextmanager
 def _run_folder(args: argparse.Namespace) -> Iterator[None]:
     "The folder of a run, which holds no other one, and nobody else's files of these names."
-    if os.environ.get("RANK", "0") != "0":  # the first process looks after it
+    if not is_first():  # the first process looks after it
         yield
         return
     out = args.out / "run" if args.smoke else args.out
@@ -179,7 +174,7 @@ def _train(args: argparse.Namespace) -> None:
         else:
             train(_train_config(args), args.out, choose_device(args.device), **go_on)
     if not args.smoke and (reached := outcome(args.out)):  # a run that was stopped has said so
-        _say(f"trained in {in_words(time.perf_counter() - started)}\n{reached}")
+        print(f"trained in {in_words(time.perf_counter() - started)}\n{reached}")
 
 
 _MODELS = ("small", "resnet18", "resnet34", "resnet50", "resnet101")

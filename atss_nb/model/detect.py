@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..core.devices import autocast, best_precision, send
+from ..core.engine import ALONE, Engine
 from ..geometry.boxes import regularize
 from ..geometry.nms import batched_nms_rotated
 from .config import ModelConfig
@@ -140,7 +141,12 @@ def detect(model: nn.Module, images: Sequence[Tensor], precision: str = "float32
 
 
 def predict_dataset(
-    model: nn.Module, dataset, batch_size: int = 8, progress: bool = False, precision: str = "float32"
+    model: nn.Module,
+    dataset,
+    batch_size: int = 8,
+    progress: bool = False,
+    precision: str = "float32",
+    engine: Engine = ALONE,
 ) -> tuple[list[dict], list[dict]]:
     """Detections beside the truth for a whole data set.
 
@@ -148,13 +154,15 @@ def predict_dataset(
         dataset: image and target by index, such as DotaDataset
         progress: show a bar
         precision: as in `detect`
+        engine: of several processes each predicts its share, and has the answers of all
 
     Returns:
         predictions and targets, one per image, ready for `evaluate`
     """
-    predictions, targets = [], []
-    for start in tqdm(range(0, len(dataset), batch_size), "predicting", disable=not progress):
-        batch = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
-        predictions += detect(model, [image for image, _ in batch], precision)
-        targets += [target for _, target in batch]
-    return predictions, targets
+    pairs, mine = [], range(len(dataset))[engine.share(len(dataset), batch_size)]
+    for start in tqdm(mine[::batch_size], "predicting", disable=not progress or engine.rank > 0):
+        batch = [dataset[i] for i in range(start, min(start + batch_size, mine.stop))]
+        predictions = detect(model, [image for image, _ in batch], precision)
+        pairs += zip(predictions, (target for _, target in batch), strict=True)
+    pairs = engine.gather(pairs)
+    return [prediction for prediction, _ in pairs], [target for _, target in pairs]

@@ -7,12 +7,14 @@ __all__ = ['AssignmentReport', 'assignment_report', 'standard_rules', 'compare_a
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..core.engine import ALONE, Engine
 from ..core.images import image_size
 from ..geometry.boxes import scale_boxes
 from .anchors import AnchorGrid
@@ -59,9 +61,10 @@ def _positives(
 def _labels_of(
     dataset,  # with len, target(i), and images[i] where targets have no size
     size: int | None,  # long side that images are resized to [px]; None or 0: as they are
+    rows: Sequence[int],  # which images
 ) -> tuple[list[dict], list[tuple[int, int]]]:  # targets with resized boxes; H, W of each image [px]
-    targets, sizes = [dict(dataset.target(i)) for i in range(len(dataset))], []
-    for i, target in enumerate(targets):
+    targets, sizes = [dict(dataset.target(i)) for i in rows], []
+    for i, target in zip(rows, targets, strict=True):
         if "boxes" not in target:
             raise ValueError(f"{target['image_id']}: no labels; expected a label file for every image")
         shape = target.get("size") or image_size(dataset.images[i])
@@ -204,7 +207,7 @@ def assignment_report(
         dataset: with classes, len and target(i), as a `DotaDataset`; its pixels are not needed
         size: long side that images are resized to [px]; None or 0: as they are
     """
-    return _report(dataset, _labels_of(dataset, size), grid, assigner)
+    return _report(dataset, _labels_of(dataset, size, range(len(dataset))), grid, assigner)
 
 
 def standard_rules(
@@ -226,8 +229,20 @@ def standard_rules(
     return rules | {f"ATSS, k = {k}": (grid, ATSS(k=k)) for k in ks}
 
 
+def _joined(parts: Sequence[AssignmentReport]) -> AssignmentReport:
+    "One report of what neighboring images give."
+    images = sum((part.images for part in parts), ())
+    before = accumulate((len(part.images) for part in parts), initial=0)
+    image = torch.cat([part.image + n for part, n in zip(parts, before, strict=False)])
+    rows = {k: torch.cat([getattr(p, k) for p in parts]) for k in ("labels", "boxes", "levels", "crowded")}
+    return replace(parts[0], images=images, image=image, **rows)
+
+
 def compare_assigners(
-    dataset, rules: dict[str, tuple[AnchorGrid, Assigner]] | None = None, size: int | None = None
+    dataset,
+    rules: dict[str, tuple[AnchorGrid, Assigner]] | None = None,
+    size: int | None = None,
+    engine: Engine = ALONE,
 ) -> dict[str, AssignmentReport]:
     """A report for every rule; labels and image sizes are read once.
 
@@ -235,9 +250,12 @@ def compare_assigners(
         dataset: as for `assignment_report`
         rules: None: `standard_rules()`
         size: long side that images are resized to [px]; None or 0: as they are
+        engine: of several processes each counts in its share of the images, and has all counts
     """
-    labels, rules = _labels_of(dataset, size), standard_rules() if rules is None else rules
-    return {name: _report(dataset, labels, grid, rule) for name, (grid, rule) in rules.items()}
+    mine, rules = range(len(dataset))[engine.share(len(dataset))], rules or standard_rules()
+    labels = _labels_of(dataset, size, mine)
+    parts = engine.gather([{n: _report(dataset, labels, grid, rule) for n, (grid, rule) in rules.items()}])
+    return {name: _joined([part[name] for part in parts]) for name in rules}
 
 
 def comparison(reports: dict[str, AssignmentReport]) -> str:

@@ -10,6 +10,7 @@ import multiprocessing
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..core.engine import ALONE, Engine
 from ..core.errors import LabelError, raise_problems, wrong
 from ..core.files import fingerprint, json_value, read_text, replacing, sweep_drafts
 from ..core.images import WHOLE, ImageReader, check_image, is_image, open_image
@@ -55,18 +57,19 @@ def _describe(source: tuple[Path, Path | None]) -> dict | str:
     return {"file": image.name, "size": list(size), "sha256": sums[0], "label_sha256": sums[1]}
 
 
-def plan_split(folder: str | Path, tiling: Tiling) -> dict:
+def plan_split(folder: str | Path, tiling: Tiling, engine: Engine = ALONE) -> dict:
     """Every tile of a data set, without decoding a pixel. LabelError that lists all that is wrong.
 
     Args:
         folder: with images, and labelTxt unless nothing is labelled
+        engine: of several processes each reads the labels of its share, and has the whole plan
 
     Returns:
         what split.json holds: settings, images, tiles
     """
     sources = _sources(Path(folder))
     with ThreadPoolExecutor() as pool:
-        facts = list(pool.map(_describe, sources))
+        facts = engine.gather(list(pool.map(_describe, sources[engine.share(len(sources))])))
     raise_problems(folder, sorted(fact for fact in facts if isinstance(fact, str)))
     images = {
         path.stem: fact for (path, _), fact in zip(sources, facts, strict=True) if isinstance(fact, dict)
@@ -215,13 +218,20 @@ class SplitReport(NamedTuple):
     lost: dict[str, list[int]]
 
 
-def _write_tiles(plan: dict, work: Sequence[_Work], workers: int, progress: bool) -> SplitReport:
-    "Cut what is not there yet, and count."
-    objects, kept = {}, defaultdict(set)
-    with tqdm(total=len(plan["tiles"]), desc="tiles", disable=not progress) as bar:
-        for name, count, objects[name], labelled_rows in _results(work, workers):
-            kept[name] |= labelled_rows
+def _write_tiles(work: Sequence[_Work], workers: int, progress: bool) -> list[tuple[str, int, set[int]]]:
+    "Cut what is not there yet; a row for each piece: image, its objects, their rows that are in a tile."
+    done = []
+    with tqdm(total=sum(len(one.tiles) for one in work), desc="tiles", disable=not progress) as bar:
+        for name, count, objects, rows in _results(work, workers):
+            done.append((name, objects, rows))
             bar.update(count)
+    return done
+
+
+def _counted(plan: dict, done: Sequence[tuple[str, int, set[int]]]) -> SplitReport:
+    objects, kept = {}, defaultdict(set)
+    for name, objects[name], rows in done:
+        kept[name] |= rows
     left = {name: sorted(set(range(objects[name])) - kept[name]) for name in plan["images"]}
     lost = {name: rows for name, rows in left.items() if rows}
     return SplitReport(len(plan["images"]), len(plan["tiles"]), sum(objects.values()), lost)
@@ -234,6 +244,7 @@ def split(
     workers: int = 1,
     overwrite: bool = False,
     progress: bool = False,
+    engine: Engine = ALONE,
 ) -> SplitReport:
     """Cut a data set into tiles with labels. LabelError and OSError name the file; FileExistsError if `out` is taken.
 
@@ -243,11 +254,16 @@ def split(
         workers: processes
         overwrite: replace the tiles of another split
         progress: show a bar
+        engine: several processes that a launcher has started share the images
     """
     folder, out = Path(folder), Path(out)
     refuse_inputs(out, [folder])
-    plan = plan_split(folder, tiling)
+    plan = plan_split(folder, tiling, engine)
+    work = list(_pieces(folder, out, plan, tiling))
     out.mkdir(parents=True, exist_ok=True)
-    with locked(out):
-        _open_out(out, plan, overwrite, (folder / "labelTxt").is_dir())
-        return _write_tiles(plan, list(_pieces(folder, out, plan, tiling)), workers, progress)
+    with locked(out) if engine.rank == 0 else nullcontext():
+        if engine.rank == 0:
+            _open_out(out, plan, overwrite, (folder / "labelTxt").is_dir())
+        engine.same()  # the others wait until the folder is ready
+        done = _write_tiles(work[engine.share(len(work))], workers, progress and engine.rank == 0)
+        return _counted(plan, engine.gather(done))

@@ -21,10 +21,10 @@ from atss_nb.training.checkpoints import (
     save_checkpoint,
     write_log_table,
 )
-from .engine import Stop
 from .memory import explain_out_of_memory
 from .progress import Progress, score_line
 from .settings import TrainConfig
+from .stop import Stop
 from .trainer import RunProgress, Trainer, count_samples, validate
 from .weights import read_weights
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 
 from ..core.devices import autocast
-from .engine import ALONE, Engine
+from ..core.engine import ALONE, Engine
 from .settings import TrainConfig
 
 

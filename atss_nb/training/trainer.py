@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 from ..core.devices import best_precision, keep_memory
+from ..core.engine import ALONE, Engine, start_engine
 from ..core.errors import LabelError, summary
 from ..core.records import ConfigError, changes
 from ..data.datasets import DetectionData, DetectionDataset, collate, repeat_factors
@@ -26,7 +27,6 @@ from ..evaluation.evaluate import Evaluation, evaluate
 from ..model.build import build_model
 from ..model.detect import predict_dataset
 from ..model.targets import LateCheck, RunHooks, check_finite, ignored_objects, padded_size
-from .engine import ALONE, Engine, start_engine
 from .order import Batches, Replayable
 from .schedule import learning_rate
 from .settings import TrainConfig, open_split
@@ -80,10 +80,7 @@ def validate(
     **options,
 ) -> Evaluation:
     "Score a model on a split, each process predicting its share of the images; options go to `evaluate`."
-    mine = range(engine.rank, len(dataset), engine.world)
-    predictions, targets = predict_dataset(model, Subset(dataset, mine), batch_size)
-    rows = engine.gather(list(zip(mine, predictions, targets, strict=True)))
-    _, predictions, targets = zip(*sorted(rows, key=lambda row: row[0]), strict=True) if rows else ((),) * 3
+    predictions, targets = predict_dataset(model, dataset, batch_size, engine=engine)
     return evaluate(predictions, targets, dataset.classes, **options)
 
 
