@@ -31,7 +31,7 @@ _RECIPES = {
 
 
 def _convert_weights(args: argparse.Namespace) -> None:
-    "Turn a checkpoint of mmrotate, or of the table's project, into ours."
+    "Turn a checkpoint of mmrotate, of oriented-det, or of the table's project, into ours."
     from atss_nb.model.build import build_model
     from atss_nb.model.conversion import load_peer, read_peer
     from atss_nb.recipes.recipes import find_recipe, override, train_config
@@ -54,7 +54,7 @@ _CONVERT_WEIGHTS = {
     },
     "--layout": {
         "default": "mmrotate-0.x",
-        "choices": ["mmrotate-0.x", "mmrotate-1.x", "ratss"],
+        "choices": ["mmrotate-0.x", "mmrotate-1.x", "ratss", "oriented-det"],
         "help": "project that wrote the checkpoint; ratss is that of the result table (mmrotate-0.x)",
     },
     "--set": {

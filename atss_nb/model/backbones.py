@@ -185,7 +185,7 @@ class ResNetBody(Body):
         return self
 
 
-_EXTRA_LEVELS = ("input", "output", "output-relu", "pool")
+_EXTRA_LEVELS = ("input", "input-relu", "output", "output-relu", "pool")
 
 
 class FPN(nn.Module):
@@ -200,16 +200,16 @@ class FPN(nn.Module):
             out_channels: C of every output map
             extra_levels: coarser maps, each from the one before
             extra_from: the first by 3x3 convolution of the last "input" (C5) or "output" (P5), the next
-                perhaps of the rectified one before ("output-relu"); or "pool"
+                perhaps of the rectified one before ("input-relu", "output-relu"); or "pool"
         """
         super().__init__()
         choose(_EXTRA_LEVELS, extra_from, "extra_levels")
         self.lateral = nn.ModuleList(nn.Conv2d(c, out_channels, 1) for c in in_channels)
         self.output = nn.ModuleList(nn.Conv2d(out_channels, out_channels, 3, padding=1) for _ in in_channels)
-        inputs = [in_channels[-1] if extra_from == "input" else out_channels, *[out_channels] * extra_levels]
+        self.from_input, self.rectified = extra_from.startswith("input"), extra_from.endswith("-relu")
+        inputs = [in_channels[-1] if self.from_input else out_channels, *[out_channels] * extra_levels]
         convs = [nn.Conv2d(c, out_channels, 3, 2, 1) for c in inputs[:extra_levels]]
         self.extra = nn.ModuleList([nn.MaxPool2d(1, 2) for _ in convs] if extra_from == "pool" else convs)
-        self.from_input, self.rectified = extra_from == "input", extra_from == "output-relu"
         for conv in (m for m in self.modules() if isinstance(m, nn.Conv2d)):
             nn.init.xavier_uniform_(conv.weight)
             nn.init.zeros_(conv.bias)

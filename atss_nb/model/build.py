@@ -85,8 +85,9 @@ def _build_head(
         c.level_scale,
         levels,
     )
-    start, numbers = 0.5 if c.regression == "point" else 0.0, 4 if c.upright else 5
-    return RetinaHead(*towers, c.prior, c.centerness, bias=c.head_bias, box_start=start, box_numbers=numbers)
+    point, numbers = c.regression == "point", 4 if c.upright else 5
+    start = {"box_start": 0.5 if point else 0.0, "scale_angle": not point}
+    return RetinaHead(*towers, c.prior, c.centerness, bias=c.head_bias, box_numbers=numbers, **start)
 
 
 _CODERS: dict[str, Callable] = {

@@ -118,7 +118,7 @@ class ModelConfig:
         head_convs: 3x3 convolutions per tower
         head_norm: of the towers; None: none
         head_bias: of the towers, even where a norm follows
-        level_scale: a learnt factor per level for the box numbers
+        level_scale: a learnt factor per level for the box numbers; of a point's, for its distances
         centerness: learn how central an anchor is, and weigh boxes and scores with it
         anchor_scale: side of the smallest anchor [strides]
         scales_per_octave: anchor sizes between one level and the next
@@ -153,7 +153,7 @@ class ModelConfig:
     norm_eval: bool | None = None
     strides: Tuple[Count] = (4, 8, 16, 32)
     channels: Count = 64
-    extra_levels: Literal["input", "output", "output-relu", "pool"] = "input"
+    extra_levels: Literal["input", "input-relu", "output", "output-relu", "pool"] = "input"
     norm_frozen: bool = False
     head_convs: Whole = 2
     head_norm: Literal["gn"] | None = "gn"

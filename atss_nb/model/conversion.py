@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..core.files import check_file, check_zip
 from ..core.options import choose
 from ..geometry.boxes import AngleDef
+from .oriented_det import check_choices, family_names, in_our_numbers
 
 _NAMES = {
     r"backbone\.body\.stem\.0": r"backbone.conv1",
@@ -205,21 +206,28 @@ def read_peer(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint. Raises `ValueError`.
 
     Args:
-        path: .pth of mmrotate or of the table's project
+        path: .pth of mmrotate, of the table's project or of oriented-det
     """
     state = read_tensors(path)
-    state = state.get("state_dict", state) if isinstance(state, dict) else {}
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+    state = state if isinstance(state, dict) else {}
+    state = state.get("state_dict", state.get("model_state_dict", state))
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(value, Tensor) for value in state.values())
+    ):
         raise ValueError(f"{path}: expected a state_dict, tensors by name")
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
-_LAYOUTS = ("mmrotate-0.x", "mmrotate-1.x", "ratss")
+_LAYOUTS = ("mmrotate-0.x", "mmrotate-1.x", "ratss", "oriented-det")
 
 
 def _in_our_terms(state: dict[str, Tensor], model: nn.Module, layout: str) -> dict[str, Tensor]:
     "The same tensors, with box numbers that mean what ours mean."
     angle, stage = AngleDef(model.config.angle), model.config.second_stage
+    if layout == "oriented-det":
+        return in_our_numbers(state, model.config, model.anchor_grid)
     if stage and (layout, angle) != ("ratss", AngleDef.OC):
         raise ValueError(
             f"{layout}, {angle.value}: two-stage checkpoints can be read from ratss under oc only"
@@ -245,9 +253,12 @@ def load_peer(model: nn.Module, theirs: Mapping[str, Tensor], layout: str = "mmr
 
     Args:
         model: changed in place
-        layout: "mmrotate-0.x", "mmrotate-1.x" or "ratss"
+        layout: "mmrotate-0.x", "mmrotate-1.x", "ratss" or "oriented-det"
     """
     choose(dict.fromkeys(_LAYOUTS), layout, "layout")
+    if layout == "oriented-det":
+        check_choices(model.config, theirs)
+        theirs = family_names(theirs)
     match = match_weights(model, theirs)
     if not match.complete:
         raise ValueError(f"the checkpoint does not fit this model; nothing was loaded\n{match}")

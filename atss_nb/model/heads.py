@@ -96,6 +96,7 @@ class RetinaHead(nn.Module):
         box_start: float = 0.0,
         box_numbers: int = 5,
         bias: bool = False,
+        scale_angle: bool = True,
     ):
         """
         Args:
@@ -112,9 +113,10 @@ class RetinaHead(nn.Module):
             box_start: initial value of the first four box numbers
             box_numbers: 4: no angle is learnt, the fifth is 0
             bias: of the towers, as in `tower`
+            scale_angle: the factor of a level is for the angle, too, not for the four numbers before it alone
         """
         super().__init__()
-        self.num_classes, self.box_numbers = num_classes, box_numbers
+        self.num_classes, self.box_numbers, self.scale_angle = num_classes, box_numbers, scale_angle
         self.class_tower = tower(in_channels, feat_channels, stacked_convs, norm, bias)
         self.box_tower = tower(in_channels, feat_channels, stacked_convs, norm, bias)
         width = feat_channels if stacked_convs else in_channels
@@ -129,6 +131,12 @@ class RetinaHead(nn.Module):
         nn.init.constant_(self.class_conv.bias, -math.log((1 - prior) / prior))
         nn.init.constant_(self.box_conv.bias.view(num_anchors, box_numbers)[:, :4], box_start)
 
+    def _scaled(self, numbers: Tensor, factor: Tensor | float) -> Tensor:  # (B, A * D, H, W)
+        if self.scale_angle:
+            return numbers * factor
+        rows = numbers.unflatten(1, (-1, self.box_numbers))
+        return torch.cat([rows[:, :, :4] * factor, rows[:, :, 4:]], 2).flatten(1, 2)
+
     def forward(self, features: Sequence[Tensor]) -> HeadOutput:
         """
         Args:
@@ -136,7 +144,7 @@ class RetinaHead(nn.Module):
         """
         logits = [flatten_map(self.class_conv(self.class_tower(x)), self.num_classes) for x in features]
         towers = [self.box_tower(x) for x in features]
-        boxes = [self.box_conv(x) * s for x, s in zip(towers, self.scales, strict=True)]
+        boxes = [self._scaled(self.box_conv(x), s) for x, s in zip(towers, self.scales, strict=True)]
         deltas = torch.cat([flatten_map(x, self.box_numbers) for x in boxes], 1)
         logits, deltas = torch.cat(logits, 1), F.pad(deltas, (0, 5 - self.box_numbers))
         if self.center_conv is None:
