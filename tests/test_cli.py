@@ -244,6 +244,8 @@ def test_images_without_a_label_file_are_background_where_that_is_asked_for(tmp_
     assert run("train", *words) == 1
     assert run("train", *words, "--labels", "optional") == 0
     assert run("test", tmp_path / "run", "--split", "val") == 0, "the run remembers it"
+    assert run("stats", tmp_path / "data", "--out", tmp_path / "stats") == 1
+    assert run("stats", tmp_path / "data", "--out", tmp_path / "stats", "--labels", "optional") == 0
     counts = {}
     for target in ("coco", "yolo-obb", "labelme"):
         words = ["convert", tmp_path / "data", tmp_path / target, "--to", target, "--labels", "optional"]

@@ -17,11 +17,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_weights import as_peer
 
 from atss_nb.cli.main import atss, main
 from atss_nb.core.files import draft_of, replacing
 from atss_nb.core.outputs import FolderInUse, locked
 from atss_nb.evaluation.task1 import read_task1
+from atss_nb.model.build import build_model
+from atss_nb.recipes.recipes import find_recipe, override
 from atss_nb.scenes.scenes import write_scenes
 
 LINE = "1 1 20 1 20 20 1 20 ship 0\n"
@@ -404,9 +407,10 @@ def kill_commands(home: Path) -> dict[str, list]:
         write_images(home / "truth", ["P1.png"])
         (home / "found").mkdir()
         (home / "found/Task1_ship.txt").write_text("P1 0.9 1 1 20 1 20 20 1 20\n")
+        torch.save(as_peer(build_model(override(find_recipe(ROW), SMALL).model, 15)), home / "peer.pth")
     files = ["--json", "OUT/scores.json", "--report", "OUT/report.html"]
     scenes = ["--train-scenes", 2, "--test-scenes", 1, "--epochs", 1]
-    image = home / "data/train/images"
+    image, small = home / "data/train/images", [part for change in SMALL for part in ("--set", change)]
     return {
         "scenes": ["scenes", "OUT", "--n", 9, "--size", 64],
         "convert": ["convert", home / "many", "OUT", "--to", "coco"],
@@ -416,6 +420,7 @@ def kill_commands(home: Path) -> dict[str, list]:
         "submit": ["submit", home / "results", "OUT/sub.zip"],
         "predict": ["predict", home / "run", image, "--out", "OUT", "--format", "json", "dota", "--score", 0],
         "export": ["export", home / "run", "OUT/model.onnx"],
+        "convert-weights": ["convert-weights", home / "peer.pth", "OUT/ours", "--recipe", ROW, *small],
         "eval": ["eval", home / "found", home / "truth/labelTxt", *files],
         "test": ["test", "OUT", "--split", "train", "--device", "cpu"],
         "train": ["train", "--data", home / "data", "--out", "OUT", *TRAIN, "--epochs", 3, "--resume"],
@@ -424,6 +429,8 @@ def kill_commands(home: Path) -> dict[str, list]:
     }
 
 
+ROW = "retina-r50-le135-1x-dota"
+SMALL = ("model.weights=None", "model.backbone=small", "model.channels=8", "model.strides=(8,)")
 CHANGES = {"os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir"}  # as Python's audit calls them
 
 
@@ -468,7 +475,14 @@ def in_a_fork(
 
 
 KILLED = ("scenes", "convert", "stats", "split", "merge", "submit", "predict", "eval")
-KILLED += ("test", "train", "smoke", "demo", *(("export",) if "KILLS" in os.environ else ()))  # it is slow
+KILLED += (
+    "convert-weights",
+    "test",
+    "train",
+    "smoke",
+    "demo",
+    *(("export",) if "KILLS" in os.environ else ()),
+)  # it is slow
 KILLS = int(os.environ.get("KILLS", "2"))
 
 

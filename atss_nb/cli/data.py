@@ -116,9 +116,9 @@ def _as_trained(args: argparse.Namespace):  # a TrainConfig, the images
     from atss_nb.data.datasets import DotaDataset
     from atss_nb.training.settings import TrainConfig, open_split, suit
 
-    asked = {} if args.size is None else {"size": args.size}
+    asked = {"labels": args.labels} | ({} if args.size is None else {"size": args.size})
     if (args.data / "labelTxt").is_dir():  # a split by itself
-        data, config = DotaDataset(args.data), TrainConfig(str(args.data))
+        data, config = DotaDataset(args.data, labels=args.labels), TrainConfig(str(args.data))
         config = replace(config, **suit(data, config, args.size))
     else:
         config = TrainConfig.suggest(args.data, format=args.format or "", **asked)
@@ -172,6 +172,7 @@ _STATS = {
         "choices": ["train", "val", "test"],
         "help": "which split to count (train)",
     },
+    "--labels": _LABELS,
     "--size --imgsz": {
         "type": int,
         "help": "long side that images are resized to [px], 0 keeps them (default: as a training would choose)",

@@ -13,7 +13,7 @@ from ..core.images import is_image
 from ..core.names import distinct_names
 from .coco import read_coco, write_coco
 from .detections import Detections
-from .folders import LabelledImage
+from .folders import LabelledImage, split_in
 
 
 def coco_files(root: Path) -> list[Path]:
@@ -27,8 +27,7 @@ def coco_files(root: Path) -> list[Path]:
 
 
 def _coco_split(path: Path) -> str:
-    found = re.search("train|val|test", path.stem if path.parent.name == "annotations" else path.parent.name)
-    return found[0] if found else ""
+    return split_in(path.stem if path.parent.name == "annotations" else path.parent.name)
 
 
 def _coco_home(root: Path, path: Path, names: Sequence[str]) -> Path:

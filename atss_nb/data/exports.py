@@ -19,7 +19,7 @@ from ..core.names import check_image_name, distinct_names
 from .columns import Detection
 from .detections import Detections
 from .dota import check_name
-from .folders import LabelledImage
+from .folders import LabelledImage, split_in
 from .json import member, outline, parse_json
 from .xml import corners_of
 from .xml_nodes import Node, read_xml
@@ -45,10 +45,6 @@ def _place(known: dict[str, list[Path]], name: str, part: str) -> Path | None:
     return None
 
 
-def _split_of(part: str) -> str:
-    return next((split for split in ("train", "val", "test") if split in part.lower()), "")
-
-
 def _with_images(root: Path, path: Path, pages: Sequence[_Page], problems: list[str]) -> list[LabelledImage]:
     "The images that a file names; an image that it does not name has lost its label."
     known, names = _images_below(root), distinct_names([f"{part}/{name}" for name, part, _ in pages])
@@ -59,7 +55,7 @@ def _with_images(root: Path, path: Path, pages: Sequence[_Page], problems: list[
     strange = [p for paths in known.values() for p in paths if p.parent in folders and p not in places]
     problems += [f"{p}: no label, {path.name} does not name it" for p in strange]
     rows = zip(names, pages, places, strict=True)
-    return [LabelledImage(name, _split_of(part), place, path, one) for name, (_, part, one), place in rows]
+    return [LabelledImage(name, split_in(part), place, path, one) for name, (_, part, one), place in rows]
 
 
 def cvat_files(root: Path) -> list[Path]:

@@ -86,8 +86,8 @@ def _build_head(
         levels,
     )
     point, numbers = c.regression == "point", 4 if c.upright else 5
-    start = {"box_start": 0.5 if point else 0.0, "scale_angle": not point}
-    return RetinaHead(*towers, c.prior, c.centerness, bias=c.head_bias, box_numbers=numbers, **start)
+    more = c.prior, c.centerness, 0.5 if point else 0.0, numbers, c.head_bias, not point
+    return RetinaHead(*towers, *more)
 
 
 _CODERS: dict[str, Callable] = {
