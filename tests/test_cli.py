@@ -147,7 +147,7 @@ def test_a_stopped_search_goes_on_where_it_was(trained, tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "detect", failing)
     assert run(*words, "--out", tmp_path / "out") == 130
-    journal = tmp_path / "out/.predict.jsonl"
+    journal = tmp_path / "out/.predict.0.jsonl"
     assert len(journal.read_text().splitlines()) == 3, "what was asked, and two answers"
     assert run(*words, "--out", tmp_path / "out") == 0
     assert calls == [2, 2, 2], "the two images that were left" and not journal.exists()

@@ -195,8 +195,8 @@ def _split(args: argparse.Namespace) -> None:
     shares = {"min_iof": args.min_iof, "min_image_rate": args.min_image_rate, "padding": not args.no_padding}
     marked = None if args.keep_difficulty else 2
     tiling = Tiling(args.style, args.size, args.gap, tuple(args.rates), **shares, cut_difficulty=marked)
-    more = {"progress": sys.stderr.isatty(), "engine": start_engine(patient=True)}
-    report = split(args.data, args.out, tiling, args.workers, args.overwrite, **more)
+    how = args.workers, args.overwrite, sys.stderr.isatty(), start_engine(patient=True)
+    report = split(args.data, args.out, tiling, *how)
     print(f"{report.images} images, {report.objects} objects: {report.tiles} tiles in {args.out}")
     for name, rows in report.lost.items():
         print(f"note: {name}: {len(rows)} objects are in no tile (label rows {', '.join(map(str, rows))})")
