@@ -65,6 +65,8 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                      'atss_nb.cli.recipes._recipes': ('workshop/cli/recipes.html#_recipes', 'atss_nb/cli/recipes.py')},
             'atss_nb.cli.results': { 'atss_nb.cli.results._case': ('workshop/cli/results.html#_case', 'atss_nb/cli/results.py'),
                                      'atss_nb.cli.results._eval': ('workshop/cli/results.html#_eval', 'atss_nb/cli/results.py'),
+                                     'atss_nb.cli.results._give_scores': ( 'workshop/cli/results.html#_give_scores',
+                                                                           'atss_nb/cli/results.py'),
                                      'atss_nb.cli.results._machine': ('workshop/cli/results.html#_machine', 'atss_nb/cli/results.py'),
                                      'atss_nb.cli.results._read': ('workshop/cli/results.html#_read', 'atss_nb/cli/results.py'),
                                      'atss_nb.cli.results._report': ('workshop/cli/results.html#_report', 'atss_nb/cli/results.py'),

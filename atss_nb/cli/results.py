@@ -66,6 +66,16 @@ def _run_report(path: Path, title: str, analysis, config, facts: dict, *shown) -
     write_report(path, title, read_log(path.parent / "log.jsonl"), evaluation, *parts)
 
 
+def _give_scores(path: Path, metrics: dict, analysis) -> None:
+    "Write the numbers; print them, and what to do next."
+    from atss_nb.evaluation.advice import next_steps
+
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+    print(analysis.evaluation.summary(), *(f"note: {note}" for note in metrics["notes"]), sep="\n")
+    print("", "what to do next", *(f"- {step}" for step in next_steps(analysis)), sep="\n")
+
+
 def score_run(
     run: str | Path,
     split: str = "test",
@@ -95,7 +105,6 @@ def score_run(
         the metrics, as written to <split>.json by the first process; none in the others
     """
     from atss_nb.core.engine import ALONE
-    from atss_nb.evaluation.advice import next_steps
     from atss_nb.evaluation.breakdown import analyze, worst_images
     from atss_nb.evaluation.cases import as_case
     from atss_nb.evaluation.evaluate import choose_protocol
@@ -117,14 +126,11 @@ def score_run(
     notes += [f"{name} is {value}" for name, value in thresholds.items() if value is not None]
     facts = {"split": split, "notes": notes, "seconds": round(time.perf_counter() - started, 1)}
     metrics = analysis.to_dict() | facts
-    with replacing(run / f"{split}.json") as draft:
-        draft.write_text(json.dumps(metrics, indent=2), encoding="utf-8")
+    _give_scores(run / f"{split}.json", metrics, analysis)
     title, machine = title or f"{run.name}: {split} images", _machine(model, engine.device)
     order = worst_images(as_case(predictions, targets, dataset.classes), metric, protocol=protocol)
     shown = model.cpu(), dataset, predictions, order
     _run_report(run / _report_name(split), title, analysis, config, machine, *shown)
-    print(analysis.evaluation.summary(), *(f"note: {note}" for note in notes), sep="\n")
-    print("", "what to do next", *(f"- {step}" for step in next_steps(analysis)), sep="\n")
     return metrics
 
 
