@@ -74,20 +74,10 @@ def _build_head(
     num_anchors: int,  # A anchors per location
 ) -> RetinaHead:
     "The head that a configuration describes."
-    c, levels = config, len(config.strides)
-    towers = (
-        c.channels,
-        num_classes,
-        num_anchors,
-        c.channels,
-        c.head_convs,
-        c.head_norm,
-        c.level_scale,
-        levels,
-    )
-    point, numbers = c.regression == "point", 4 if c.upright else 5
-    more = c.prior, c.centerness, 0.5 if point else 0.0, numbers, c.head_bias, not point
-    return RetinaHead(*towers, *more)
+    c, point = config, config.regression == "point"
+    towers = c.channels, num_classes, num_anchors, c.channels, c.head_convs, c.head_norm
+    numbers = c.level_scale, len(c.strides), c.prior, c.centerness, 0.5 if point else 0.0
+    return RetinaHead(*towers, *numbers, 4 if c.upright else 5, c.head_bias, scale_angle=not point)
 
 
 _CODERS: dict[str, Callable] = {

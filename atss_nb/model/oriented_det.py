@@ -55,31 +55,39 @@ def family_names(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {_family_name(name, laterals): value for name, value in state.items()}
 
 
-_RATIOS = (0.5, 1.0, 2.0)  # w / h, in the order in which oriented-det lists them
-
-
-def check_choices(config: ModelConfig, theirs: Mapping[str, Tensor]) -> None:
-    """ValueError where a configuration of ours does not compute what oriented-det does.
-
-    Args:
-        theirs: state dict of oriented-det
-    """
+def _refuse_stages(theirs: Mapping[str, Tensor]) -> None:
+    "ValueError for a detector with two stages."
     if stages := sorted({name.split(".")[0] for name in theirs} & {"rpn_head", "roi_head"}):
         raise ValueError(
             f"oriented-det, {' and '.join(stages)}: only Rotated RetinaNet and Rotated FCOS are read. Its two-stage "
             "detectors put the background first, propose from the body's levels alone and count turns in whole ones"
         )
+
+
+def _choices(theirs: Mapping[str, Tensor]) -> dict[str, tuple]:  # field of ours -> value, reason
+    "What a configuration of ours has to say."
     extra = "input-relu" if "backbone.fpn.extra_blocks.p6.weight" in theirs else "pool"
-    expected = {
+    return {
         "angle": ("le90", "it knows no other definition"),
         "center_offset": (0.5, "its anchors stand in the middle of their cells"),
         "extra_levels": (extra, "of that its levels above the body's are made"),
         "regression": ("point" if "head.conv_angle.weight" in theirs else "box", "its numbers mean that"),
     }
+
+
+_RATIOS = (0.5, 1.0, 2.0)  # w / h, in the order in which oriented-det lists them
+
+
+def check_choices(config: ModelConfig, theirs: Mapping[str, Tensor]) -> None:
+    """ValueError where our detectors, or this configuration of them, do not compute what oriented-det does.
+
+    Args:
+        theirs: state dict of oriented-det
+    """
+    _refuse_stages(theirs)
+    pairs = ((name, getattr(config, name), *value) for name, value in _choices(theirs).items())
     wrong = [
-        f"{name} is {getattr(config, name)!r}, expected {value!r}: {reason}"
-        for name, (value, reason) in expected.items()
-        if getattr(config, name) != value
+        f"{name} is {ours!r}, expected {value!r}: {why}" for name, ours, value, why in pairs if ours != value
     ]
     if sorted(config.ratios) not in ([1.0], list(_RATIOS)):
         wrong.append(
