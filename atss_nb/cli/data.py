@@ -61,6 +61,7 @@ _LABELS = {
 
 _WRITTEN = "dota, hrsc2016, hrsc2016-31, dior-r, coco, coco-boxes, yolo-obb, rolabelimg, labelme, task1"
 FORMAT_NAMES = _WRITTEN + ", cvat, label-studio"
+
 _DOCTOR = {
     "data": {"type": Path, "nargs": "?", "help": "folder of a data set"},
     "--system": {"action": "store_true", "help": "describe this machine instead: versions, devices, caches"},

@@ -36,26 +36,29 @@ def _lesson_files() -> dict[str, Path]:  # place in the working copy -> source
     return {name: path for name, path in found.items() if path.is_file() and _is_kept(name)}
 
 
+def _lay(source: Path, there: Path, laid: tuple[str | None, ...]) -> Path:  # where it lies now
+    "Lay a file into the working copy; beside one that is none of those that were laid before."
+    if there.exists() and fingerprint(there) not in laid:
+        there = there.with_suffix(f".new{there.suffix}")
+    there.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(there) as draft:
+        shutil.copyfile(source, draft)
+    return there
+
+
 def _copy_lessons(
     folder: Path,  # the working copy
 ) -> list[str]:  # newer texts that were laid beside changed ones
     "Bring a working copy up to date without touching what its owner has changed."
     note, beside = folder / _COPIED, []
     copied = json.loads(read_text(note)) if note.exists() else {}
-    lessons = _lesson_files()
-    for part in {(folder / name).parent for name in lessons}:
-        sweep_drafts(part)  # of a copy that was killed
-    for name, source in lessons.items():
+    for name, source in _lesson_files().items():
         there, new = folder / name, fingerprint(source)
-        if copied.get(name) == new and there.exists():
-            continue
-        if there.exists() and fingerprint(there) not in (copied.get(name), new):
-            there = there.with_suffix(f".new{there.suffix}")
-            beside.append(str(there))
-        there.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(there) as draft:
-            shutil.copyfile(source, draft)
-        copied[name] = new
+        sweep_drafts(there.parent)  # of a copy that was killed
+        if copied.get(name) != new or not there.exists():
+            place = _lay(source, there, (copied.get(name), new))
+            beside += [str(place)] if place != there else []
+            copied[name] = new
     with replacing(note) as draft:
         draft.write_text(json.dumps(copied, indent=1), encoding="utf-8")
     return beside
@@ -74,6 +77,17 @@ def _listed(
     return [f"{folder / name}: {_title(known[name])}" for name in order]
 
 
+def _open_lab(folder: Path, browser: bool) -> int:
+    "JupyterLab on the index, in the place of this process: what ends one ends the other. Windows knows no such thing."
+    from atss_nb.explore.page import lab_command
+
+    command = lab_command(folder, folder / ".jupyterlab")
+    command += ["--LabApp.default_url=/lab/tree/nbs/index.ipynb", f"--ServerApp.open_browser={browser}"]
+    if os.name != "nt":
+        os.execv(command[0], command)
+    return subprocess.call(command)
+
+
 def _lab(args: argparse.Namespace) -> int:
     "Open JupyterLab on the index notebook, in a working copy."
     for name in _copy_lessons(args.folder):
@@ -83,14 +97,7 @@ def _lab(args: argparse.Namespace) -> int:
         return 0
     needs("jupyterlab")
     print(f"opening the notebooks in {args.folder} ...", flush=True)
-    from atss_nb.explore.page import lab_command
-
-    command = lab_command(args.folder.resolve(), args.folder.resolve() / ".jupyterlab")
-    command += ["--LabApp.default_url=/lab/tree/nbs/index.ipynb"]
-    command += [f"--ServerApp.open_browser={not args.no_browser}"]
-    if os.name != "nt":  # JupyterLab takes this process's place: what ends one ends the other
-        os.execv(command[0], command)
-    return subprocess.call(command)
+    return _open_lab(args.folder.resolve(), not args.no_browser)
 
 
 _LAB = {

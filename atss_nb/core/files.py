@@ -29,7 +29,7 @@ _FULL = dict.fromkeys((errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)), "t
 _OPEN = (5, 32)  # how Windows refuses to replace a file that is open: access denied, sharing violation
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: OSError) -> str | None:
     if getattr(error, "winerror", None) in _OPEN:
         return "it is open in another program, or may not be changed"
     return _FULL.get(error.errno or 0, error.strerror)
