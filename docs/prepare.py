@@ -17,16 +17,17 @@ WIDGET = "application/vnd.jupyter.widget-view+json"  # needs a kernel
 LIVE = ("microscope", "walk", "dial")  # explorers that need none
 # Page -> its title, and the sections of nbs/index.ipynb that it is made of.
 SECTIONS = {
-    "start": ("Getting started", ["Install", "First detections", "A tour in twenty lines", "Train on your own images", "Measured"]),
-    "course": ("The course", ["How to read it", "The course"]),
+    "start": ("Getting started", ["Install", "First detections", "See it learn", "Your own images", "Measured", "Why another one"]),
+    "course": ("The course", ["How to read it", "All lessons"]),
     "workshop": ("The workshop", ["The workshop"]),
-    "result_table": ("The result table", ["The result table"]),
+    "result_table": ("The result table", ["The result table", "DOTA, honestly"]),
 }  # fmt: skip
 PAPERS = {"data": "data/README.md", "architecture": "ARCHITECTURE.md", "changelog": "CHANGELOG.md"}
 MOVED = {
     "index.ipynb#Glossary": "glossary.md",
     "index.ipynb#The-result-table": "result_table.ipynb",
     "index.ipynb)": "course.ipynb)",
+    "](#All-lessons)": "](course.ipynb)",
     "](../ARCHITECTURE.md": "](architecture.md",
     "](../data/README.md": "](data.md",
 }
