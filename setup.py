@@ -48,9 +48,10 @@ def thin(folder: Path) -> None:
                 text = "".join(cell["source"])
                 cell["source"] = re.sub(r"(\]\([./]*images/\w+)\.png\)", r"\1.webp)", text).splitlines(True)
         path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    for path in folder.glob("images/*.png"):
-        path.with_suffix(".webp").write_bytes(smaller(path.read_bytes()))
+    for path in [*folder.glob("images/*.png"), *folder.glob("images/*.webp")]:
+        picture = smaller(path.read_bytes())  # of a moving one, its first frame
         path.unlink()
+        path.with_suffix(".webp").write_bytes(picture)
 
 
 class BuildPackage(build_py):
@@ -113,6 +114,7 @@ setup(
             "workshop/*/*.ipynb",
             "images/*.png",
             "images/*.svg",
+            "images/*.webp",
         ],
         package: ["py.typed", "*.pyi", "weights/*"],
         package + ".explore": ["*.js", "*.css"],
