@@ -16,6 +16,7 @@ def listed(key: str) -> list[str]:
     return settings.get(key, "").split()
 
 
+STATUS = {3: "Alpha", 4: "Beta", 5: "Production/Stable"}
 extras = {key.removesuffix("_requirements"): listed(key) for key in settings if key.endswith("_requirements")}
 
 setup(
@@ -27,6 +28,16 @@ setup(
     author=settings["author"],
     license="Apache-2.0",
     keywords=settings["keywords"],
+    classifiers=[
+        f"Development Status :: {settings['status']} - {STATUS[int(settings['status'])]}",
+        "Framework :: Jupyter",
+        "Intended Audience :: Education",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 14)),
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
     packages=[*find_packages(include=[package, package + ".*"]), package + ".notebooks"],
     package_dir={package + ".notebooks": "nbs"},  # the course travels with the package: `atss lab` opens it
     package_data={

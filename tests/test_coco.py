@@ -130,7 +130,7 @@ def test_what_a_run_is_scored_by_is_in_the_pixels_of_the_files(home):
     whole, small = open_split(replace(half, size=0), "val"), open_split(half, "val")
     there, seen = ([data[i][1] for i in range(3)] for data in (whole, small))
     assert torch.allclose(seen[0]["boxes"][:, :4] * 2, there[0]["boxes"][:, :4], atol=0.01)
-    case, _ = _case(small, [t | {"scores": torch.ones(len(t["labels"]))} for t in seen], seen, None, 320)
+    case, _ = _case(small, [t | {"scores": torch.ones(len(t["labels"]))} for t in seen], seen, None, 320, 0.1)
     assert torch.allclose(
         torch.from_numpy(case.dets.boxes).float(), torch.cat([t["boxes"] for t in there]), atol=0.01
     )

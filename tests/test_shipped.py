@@ -14,10 +14,6 @@ from atss_nb.data.dota import DOTA_V10_CLASSES
 from atss_nb.training.loop import load_model
 
 
-def as_dict(found: Detections) -> dict:
-    return {"boxes": found.boxes, "scores": found.scores, "labels": found.labels}
-
-
 def test_scenes_finds_what_a_new_scene_shows():
     detector = load("scenes", device="cpu")
     scenes = [make_scene(256, (12345, i)) for i in range(12)]
@@ -27,7 +23,7 @@ def test_scenes_finds_what_a_new_scene_shows():
     targets = [scene.objects for scene in scenes]
     labels = [torch.tensor([names.index(name) for name in one.names]) for one in targets]
     truth = [{"boxes": one.boxes, "labels": k} for one, k in zip(targets, labels, strict=True)]
-    assert evaluate([as_dict(one) for one in found], truth, names).AP50 > 0.85
+    assert evaluate(found, truth, names).AP50 > 0.85
 
 
 def test_a_shipped_name_is_a_run_for_the_command(tmp_path):
@@ -55,7 +51,7 @@ def test_the_header_says_what_it_is(name):
 def test_hit_uav_scores_what_its_card_says_on_images_it_has_not_learned():
     detector, data = load("hit-uav", device="cpu"), open_dataset(DRONE, "val", classes=HIT_UAV)
     some = [data[i] for i in range(0, len(data), 24)]
-    found = [as_dict(one) for one in detector([image for image, _ in some])]
+    found = detector([image for image, _ in some])
     score = evaluate(found, [target for _, target in some], HIT_UAV).per_class
     assert score["Car"]["0.50"] > 0.7 and score["Person"]["0.50"] > 0.7
 

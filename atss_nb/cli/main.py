@@ -26,7 +26,7 @@ from .results import RESULT_COMMANDS
 from .runs import RUN_COMMANDS
 from .waits import waits_told
 from ..core.errors import AtssError
-from ..core.files import fingerprint, read_text, replacing
+from ..core.files import fingerprint, read_text, replacing, sweep_drafts
 from ..core.names import shown
 from ..core.options import choose
 
@@ -80,7 +80,10 @@ def _copy_lessons(
     "Bring a working copy up to date without touching what its owner has changed."
     note, beside = folder / _COPIED, []
     copied = json.loads(read_text(note)) if note.exists() else {}
-    for name, source in _lesson_files().items():
+    lessons = _lesson_files()
+    for part in {(folder / name).parent for name in lessons}:
+        sweep_drafts(part)  # of a copy that was killed
+    for name, source in lessons.items():
         there, new = folder / name, fingerprint(source)
         if copied.get(name) == new and there.exists():
             continue

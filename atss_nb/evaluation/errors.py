@@ -111,10 +111,11 @@ def _gains(
     "By how much the mean AP rises; a class in which nothing is left to find has 1."
     now, *others = (evaluate_matched(case, m, {"": o}, protocol) for m, o in ways)
     gains: dict[str, float | None] = {}
+    before = now.mean()
     for name, then in zip(ERRORS, others, strict=True):
         left = {c for c, n in now.positives.items() if n and not then.positives[c]}
         per_class = then.per_class | {c: dict.fromkeys(now.per_class[c], 1.0) for c in left}
-        before, after = now.mean(), replace(then, per_class=per_class, positives=now.positives).mean()
+        after = replace(then, per_class=per_class, positives=now.positives).mean()
         gains[name] = None if before is None or after is None else after - before
     return gains
 
