@@ -1988,6 +1988,8 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                                                                   'atss_nb/recipes/ledger.py'),
                                         'atss_nb.recipes.ledger._of_schedule': ( 'workshop/recipes/ledger.html#_of_schedule',
                                                                                  'atss_nb/recipes/ledger.py'),
+                                        'atss_nb.recipes.ledger._recorded_paper': ( 'workshop/recipes/ledger.html#_recorded_paper',
+                                                                                    'atss_nb/recipes/ledger.py'),
                                         'atss_nb.recipes.ledger.differences': ( 'workshop/recipes/ledger.html#differences',
                                                                                 'atss_nb/recipes/ledger.py'),
                                         'atss_nb.recipes.ledger.explain': ( 'workshop/recipes/ledger.html#explain',
