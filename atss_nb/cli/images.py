@@ -13,6 +13,7 @@ from pathlib import Path
 from .runs import DEVICE, PRECISIONS, THRESHOLDS
 from ..core.files import is_first, replacing
 from ..core.names import distinct_names, file_names, image_file_name, next_folder
+from ..core.options import needs
 from ..core.outputs import claim_files, claim_folder
 
 
@@ -112,7 +113,11 @@ def _request(args: argparse.Namespace, paths: list[Path]) -> str:
     "What is asked of which files, in one line; the formats of the results do not matter."
     run = args.run.glob("*.pt") if args.run.is_dir() else [args.run]
     files = [p.stat() for p in (*sorted(run), *paths) if p.exists()]
-    asked = {k: v for k, v in vars(args).items() if k not in ("call", "debug", "format", "images", "out")}
+    asked = {
+        k: v
+        for k, v in vars(args).items()
+        if k not in ("call", "debug", "format", "images", "no_pictures", "out")
+    }
     marks = [(one.st_size, one.st_mtime_ns) for one in files]
     return json.dumps([asked, [str(path.resolve()) for path in paths], marks], default=str)
 
@@ -169,7 +174,7 @@ def _search(args: argparse.Namespace, engine, paths: list[Path], names: list[str
     mine, files = engine.share(len(paths), args.batch_size), file_names(names, image_file_name)
     detections = _streamed(args, detector, paths[mine], out / _JOURNAL.format(engine.rank))
     predictions = [one.replace(image_id=name) for one, name in zip(detections, names[mine], strict=True)]
-    for path, one in zip(paths[mine], predictions, strict=True):
+    for path, one in zip(paths[mine], predictions, strict=True) if not args.no_pictures else ():
         draw_prediction(folder / f"{files[one.image_id]}.png", path, one.above(args.score))
     return engine.gather(predictions)
 
@@ -179,6 +184,8 @@ def _predict(args: argparse.Namespace) -> None:
     from atss_nb.core.devices import choose_device
     from atss_nb.core.engine import start_engine
 
+    if not args.no_pictures:
+        needs("matplotlib")  # before the search, not after it
     paths, engine = image_paths(args.images), start_engine(choose_device(args.device), patient=True)
     names, out = _image_names(paths, args.format), engine.same(args.out or next_folder("runs/predict"))
     claimed = claim_folder(out, "predict", [args.run, *paths]) if engine.rank == 0 else nullcontext()
@@ -192,7 +199,8 @@ def _predict(args: argparse.Namespace) -> None:
         journal.unlink()
     for path, one in zip(paths, predictions, strict=True):
         print(f"{path}: {len(one.above(args.score))} objects with a score of {args.score} or more")
-    print(f"wrote {len(paths)} pictures and {', '.join(args.format)} to {out}")
+    pictures = "" if args.no_pictures else f"{len(paths)} pictures and "
+    print(f"wrote {pictures}{', '.join(args.format)} to {out}")
 
 
 _PREDICT = {
@@ -219,6 +227,7 @@ _PREDICT = {
         "choices": OUTPUT_FORMATS,
         "help": "one or more kinds of result files (task1)",
     },
+    "--no-pictures": {"action": "store_true", "help": "write result files only; works without matplotlib"},
     "--size --window": {
         "dest": "window",
         "type": int,

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..core.devices import why_alone
 from ..core.engine import ALONE, Engine
 from ..core.errors import LabelError, raise_problems, wrong
 from ..core.files import fingerprint, json_value, read_text, replacing, sweep_drafts
@@ -257,6 +258,8 @@ def split(
         engine: several processes that a launcher has started share the images
     """
     folder, out = Path(folder), Path(out)
+    if workers > 1 and (reason := why_alone(tiling, "spawn")):
+        raise RuntimeError(f"workers={workers}: {reason}; workers=1 cuts in this process")
     refuse_inputs(out, [folder])
     plan = plan_split(folder, tiling, engine)
     work = list(_pieces(folder, out, plan, tiling))
