@@ -123,8 +123,9 @@ def _overview(explanation: Explanation, rule: Assigner, anchors: Anchors) -> dic
     gt_index = explanation.assignment.gt_index
     counts = {"positives": (gt_index >= 0).sum(), "ignored": (gt_index == -2).sum(), "anchors": len(anchors)}
     counts["per_location"] = anchors.levels[0].per_location
-    orphaned = [g for g in range(len(explanation.index)) if not (gt_index == g).any()]
-    orphans = [_why_none(explanation, rule, g) for g in orphaned]
+    learned = torch.bincount(gt_index[gt_index >= 0], minlength=len(explanation.index))
+    orphaned = (learned == 0).nonzero()[:, 0].tolist()
+    counts["orphans"], orphans = len(orphaned), [_why_none(explanation, rule, g) for g in orphaned[:3]]
     return {"counts": counts, "levels": _per_level(explanation, anchors), "orphans": orphans}
 
 
@@ -155,14 +156,13 @@ def _thresholds(
     return []
 
 
-def _object_rows(explanation: Explanation, rule: Assigner) -> list[dict]:
-    "The numbers of each ground truth."
-    rows = []
-    for g, iou in enumerate(explanation.iou):
-        marks, positives = _thresholds(explanation, rule, g), (explanation.assignment.gt_index == g).sum()
-        threshold = marks[-1]["x"] if marks else None
-        rows.append({"positives": positives, "best": iou.max(), "threshold": threshold, "marks": marks})
-    return rows
+def _object_columns(explanation: Explanation, rule: Assigner) -> dict:  # of each ground truth
+    "The numbers of the table: how many anchors learn it, its best IoU, and what IoU a positive needs."
+    gt_index, best = explanation.assignment.gt_index, explanation.iou.amax(1)
+    positives = torch.bincount(gt_index[gt_index >= 0], minlength=len(best))
+    fixed = torch.full_like(best, rule.pos) if isinstance(rule, MaxIoU) else None
+    threshold = explanation.threshold if fixed is None else fixed
+    return {"positives": positives, "best": best, "threshold": threshold}
 
 
 def _candidate_row(
@@ -197,7 +197,7 @@ class _Side(NamedTuple):
     grid: AnchorGrid
 
 
-class Microscope(Explorer, js="assign microscope"):
+class Microscope(Explorer, js="assign labels microscope"):
     "Who learns what: drag objects over the anchors of a pyramid and see every number of the assignment."
 
     rule = control(Unicode("ATSS"), "rule", options=_RULES, kind="list", side=1)
@@ -272,11 +272,14 @@ def _side_answer(scope: "Microscope", side: _Side, boxes: Tensor, number: int) -
     if isinstance(side.rule, MaxIoU) and len(boxes) * len(anchors) > _MOST_PAIRS:
         raise ValueError(f"MaxIoU: {len(boxes)} objects and {len(anchors)} anchors are too many to explain")
     explanation = side.rule.explain(anchors, seen)
-    objects, g = _object_rows(explanation, side.rule), scope.scene.get("selected", 0)
+    objects, g = _object_columns(explanation, side.rule), scope.scene.get("selected", 0)
     answer = _overview(explanation, side.rule, anchors) | {"objects": objects}
-    if not 0 <= g < len(objects):
-        return answer | {"candidates": [], "picked": None}
+    if not 0 <= g < len(seen):
+        return answer | {"candidates": [], "marks": [], "picked": None}
+    marks = _thresholds(explanation, side.rule, g)
+    threshold = marks[-1]["x"] if marks else None
     mine = scope.scene.get("side", 0) == number or len({s.grid for s in scope.sides}) == 1
     picked = scope.scene.get("picked", -1) if mine else -1
-    shown = _candidate_row(explanation, anchors, g, picked, objects[g]["threshold"])
-    return answer | {"candidates": _shown_rows(explanation, side.rule, anchors, g), "picked": shown}
+    shown = _candidate_row(explanation, anchors, g, picked, threshold)
+    candidates = _shown_rows(explanation, side.rule, anchors, g)
+    return answer | {"candidates": candidates, "marks": marks, "picked": shown}
