@@ -90,6 +90,13 @@ def test_a_picture_that_is_lost(tmp_path):
     assert player.answer["counts"]["missed"] == 1  # and all the rest is there
 
 
+def test_another_scene_from_the_start():
+    few, every = Microscope(seed=7), Microscope(seed=7, few=0)
+    assert 0 < len(few.boxes) <= 5 < len(every.boxes)
+    every.few = 5
+    assert every.boxes.tolist() == few.boxes.tolist()
+
+
 def test_colors_have_one_meaning():
     "No explorer paints with a colour of its own: levels, outcomes and roles come from Python, and the palette is for what is only told apart."
     own = {"#ffffff"}  # objects, and what must show on any ground

@@ -1,6 +1,7 @@
 "The explorers in a real browser: dragged, typed at and fed nonsense, they show what Python says of the same boxes."
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from atss_nb.explore.microscope import Microscope
 from atss_nb.explore.page import ExplorerServer, explorer_code
 from atss_nb.explore.results import PrecisionRecall, Suppression, TrainingPlayer
 from atss_nb.explore.samples import AnchorTiling, BoxCoder
-from atss_nb.explore.standalone import explorer_page
+from atss_nb.explore.standalone import explorer_fragment, explorer_page
 from atss_nb.geometry.boxes import hbb2obb, obb2hbb
 from atss_nb.geometry.overlap import box_iou_rotated
 from atss_nb.samples.anchors import AnchorGrid
@@ -824,6 +825,43 @@ def test_a_page_without_javascript_is_a_still_picture(opened, tmp_path):
     page.goto("about:blank")
     watch.complaints.clear()  # of the policy
     watch.foreign.clear()  # the file itself
+
+
+def test_two_explorers_in_the_middle_of_a_page(opened, tmp_path):
+    page, watch = opened
+    parts = [explorer_fragment(explorer) for explorer in (Microscope(), OverlapWalk())]
+    text = f"<!doctype html><meta charset='utf-8'><h1>A page</h1>{parts[0]}<p>and</p>{parts[1]}<p>the end</p>"
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    page.goto((tmp_path / "page.html").as_uri())
+    microscope, walk = View(page, 0), View(page, 1)
+    for view in (microscope, walk):
+        view.settle()
+        view.keys("Alt+ArrowRight")
+    assert microscope.text("[data-value=positives]") != "0"
+    shown = box_iou_rotated(walk.boxes[:1], walk.boxes[1:]).item()
+    assert float(walk.text("[data-value=iou]")) == pytest.approx(shown, abs=6e-5)
+    page.goto("about:blank")
+    assert watch.complaints == []
+    watch.foreign.clear()  # the file itself
+
+
+@on("microscope")
+def test_a_dot_of_the_strip_is_clicked(view):
+    "It shows the square of its anchor and its numbers; the pointer over it shows them in passing."
+    dot = """() => { const c = document.querySelector('canvas.chart'); return [c.clientWidth, c.clientHeight] }"""
+    wide, high = view.page.evaluate(dot)
+    best = ATSS().explain(AnchorGrid()((512, 512)), view.boxes)
+    g = int(view.data("selected"))
+    c = int(best.iou[g].argmax())
+    top = math.ceil(max(0.2, float(best.iou[g].max()), float(best.threshold[g])) * 1.06 * 20) / 20
+    x = 56 + float(best.iou[g, c]) / top * (wide - 74)
+    y = 34 + (int(best.level[c]) + 0.5) / 5 * (high - 66)
+    view.page.mouse.move(*view.on_chart(x, y))
+    view.wait("root.querySelector('canvas.chart').style.cursor === 'pointer'")
+    view.page.mouse.click(*view.on_chart(x, y))
+    view.settle()
+    assert view.text("[data-fact=IoU]") == f"{best.iou[g, c]:.3f}"
+    view.keys("Escape")
 
 
 @on("microscope")

@@ -4,11 +4,12 @@
 
 __all__ = ['Microscope']
 
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from traitlets import Any, Bool, Float, Int, Unicode, observe
+from traitlets import Any, Bool, Float, Int, Unicode
 
 from .explorers import Explorer, control
 from ..geometry.boxes import hbb2obb, obb2hbb
@@ -21,14 +22,14 @@ from ..scenes.scenes import make_scene
 def _scene_boxes(
     seed: int,
     size: int = 512,  # of the scene [px]
-    count: int = 5,  # objects, from the smallest to the largest
-):  # (H, W, 3) uint8 image, (count, 5) boxes, their names
+    few: int = 5,  # objects, from the smallest to the largest; 0: all
+):  # (H, W, 3) uint8 image, (G, 5) boxes, their names
     "A procedural scene and some of its objects."
     scene = make_scene(size, seed, gsd=0.2)
     boxes = scene.objects.boxes
     sizes = boxes[:, 2:4].prod(1).log()
-    steps = torch.linspace(0, 1, count)[:, None] * (sizes.amax() - sizes.amin()) + sizes.amin()
-    chosen = (sizes - steps).abs().argmin(1).unique()
+    steps = torch.linspace(0, 1, few)[:, None] * (sizes.amax() - sizes.amin()) + sizes.amin()
+    chosen = (sizes - steps).abs().argmin(1).unique() if few else torch.arange(len(boxes))
     return scene.image, boxes[chosen], [scene.objects.names[i] for i in chosen.tolist()]
 
 
@@ -211,16 +212,18 @@ class Microscope(Explorer, js="assign labels microscope"):
     scale = control(Float(4.0), "anchor scale", min=1, max=8, step=0.25)
     offset = control(Float(0.0), "centre offset", min=0, max=1, step=0.05)
     seed = control(Int(19), "scene", kind="number", python=True, min=0, max=9999)
+    few = control(Int(5), "its objects", options=[("five", 5), ("all", 0)], python=True)
 
     def __init__(self, image=None, boxes: Tensor | None = None, names=(), **settings):
         if boxes is None and image is None:
-            image, boxes, names = _scene_boxes(settings.get("seed", 19))
+            image, boxes, names = _scene_boxes(settings.get("seed", 19), few=settings.get("few", 5))
         boxes, scene = torch.zeros(0, 5) if boxes is None else boxes, {"names": list(names)}
+        scene |= {"image": Path(image).name} if isinstance(image, str | Path) else {}
         super().__init__(boxes, image, scene, **{"title": "ATSS microscope"} | settings)
+        self.observe(self._new_scene, ["seed", "few"])
 
-    @observe("seed")
     def _new_scene(self, _=None) -> None:
-        image, boxes, names = _scene_boxes(self.seed)
+        image, boxes, names = _scene_boxes(self.seed, few=self.few)
         self.scene = {"boxes": boxes.tolist(), "names": names, "selected": 0, "view": "python"}
         self.show_picture(image)
 

@@ -62,11 +62,14 @@ def _shown(explorer: Explorer) -> tuple[Tensor, list]:  # boxes, panels
 
 def _still(
     explorer: Explorer,
+    whole: bool = False,  # with all pixels of its image
 ) -> str:  # HTML
     "A picture of an explorer as it is, with the words that belong to it."
-    (h, w), coded = explorer.extent, base64.b64encode(_slim(explorer.picture))
+    picture = explorer.picture if whole else _slim(explorer.picture)
+    (h, w), coded = explorer.extent, base64.b64encode(picture)
     boxes, panels = _shown(explorer)
-    link = f"data:image/webp;base64,{coded.decode()}"
+    kind = "jpeg" if picture.startswith(b"\xff\xd8") else "webp"
+    link = f"data:image/{kind};base64,{coded.decode()}"
     size = f'width="{w}" height="{h}" preserveAspectRatio="none"'
     images = [f'<image id="atss-image" {size} href="{link}"/>'] + ['<use href="#atss-image"/>'] * len(panels)
     gap, text = w / 40, html.escape("; ".join(name for name, _ in panels))
@@ -129,7 +132,7 @@ def explorer_fragment(explorer: Explorer, asks: str = "") -> str:
     script = explorer.script + (_FOLDER / "standalone.js").read_text(encoding="utf-8")
     place = "document.currentScript.previousElementSibling"
     start = f"replaceStill({kind}, {state}, {place}, {json.dumps(asks)});"
-    parts = f"<style>{explorer._css}</style>", f"<div>{_still(explorer)}</div>"
+    parts = f"<style>{explorer._css}</style>", f"<div>{_still(explorer, bool(asks))}</div>"
     return "\n".join([*parts, f"<script>(() => {{\n{script}\n{start}\n}})();</script>"])
 
 
