@@ -212,7 +212,7 @@ def _epoch_outcome(
 
 
 def _fresh_scene(
-    seed: int = 20_000,
+    seed: int = 20_004,
 ) -> tuple[dict, np.ndarray, list[dict]]:  # objects, (H, W, 3) uint8, no epoch
     "A scene that no shipped weights were trained on."
     scene = make_scene(256, seed)
