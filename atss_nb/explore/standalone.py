@@ -10,6 +10,7 @@ import io
 import json
 from importlib.resources import files
 from pathlib import Path
+from zlib import crc32
 
 import torch
 from PIL import Image
@@ -19,7 +20,7 @@ from ..core.files import replacing
 from .explorers import Explorer
 from ..geometry.boxes import obb2poly
 
-_HEAVIEST = 270_000  # of an image in a page; a third more when it is written as text [bytes]
+_HEAVIEST = 160_000  # of an image in a page; a third more when it is written as text [bytes]
 
 
 def _slim(
@@ -44,11 +45,16 @@ def _panel(
 ) -> str:
     "One picture of the scene: image, boxes, dots."
     (h, w), size = extent, max(extent) / 90
-    polys = [" ".join(f"{x:.1f},{y:.1f}" for x, y in p) for p in obb2poly(boxes).tolist()]
-    shapes = [
-        f'<polygon points="{p}" fill="none" stroke="#fff" stroke-width="{size / 2:.2f}"/>' for p in polys
-    ]
-    shapes += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size:.1f}" fill="{c}"/>' for x, y, c in dots]
+    if len(boxes):  # or hundreds of objects would vanish under their dots
+        size = min(size, boxes[:, 2:4].median().item() / 4)
+    rings = ["L".join(f"{x:.1f} {y:.1f}" for x, y in poly) for poly in obb2poly(boxes).tolist()]
+    outlines = "".join(f"M{ring}Z" for ring in rings)
+    shapes = [f'<path d="{outlines}" fill="none" stroke="#fff" stroke-width="{size / 2:.2f}"/>']
+    for color in dict.fromkeys(c for _, _, c in dots):  # a dot is a line of no length with round ends
+        spots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y, c in dots if c == color)
+        shapes.append(
+            f'<path d="{spots}" stroke="{color}" stroke-width="{2 * size:.1f}" stroke-linecap="round"/>'
+        )
     return f'<g transform="translate({left} 0)"><rect width="{w}" height="{h}" fill="#3a444d"/>{image}{"".join(shapes)}</g>'
 
 
@@ -70,8 +76,8 @@ def _still(
     boxes, panels = _shown(explorer)
     kind = "jpeg" if picture.startswith(b"\xff\xd8") else "webp"
     link = f"data:image/{kind};base64,{coded.decode()}"
-    size = f'width="{w}" height="{h}" preserveAspectRatio="none"'
-    images = [f'<image id="atss-image" {size} href="{link}"/>'] + ['<use href="#atss-image"/>'] * len(panels)
+    size, name = f'width="{w}" height="{h}" preserveAspectRatio="none"', f"atss-{crc32(picture):x}"
+    images = [f'<image id="{name}" {size} href="{link}"/>'] + [f'<use href="#{name}"/>'] * len(panels)
     gap, text = w / 40, html.escape("; ".join(name for name, _ in panels))
     drawn = [
         _panel(explorer.extent, boxes, dots, i * (w + gap), images[min(i, 1)] if coded else "")
