@@ -369,8 +369,8 @@ class Explorer extends Drawing {
     const said = [...(error ? [`${this.local ? "Not possible" : "Python says"}: ${error}`] : []), ...(trouble ? [trouble] : []), ...notes];
     const { python } = this.root.dataset;
     const confirmed = { same: "✓ Python says the same", other: "Python says something else: please report this scene" }[python] ?? "";
-    const more = said.length > 6 ? [`and ${said.length - 5} more`] : [];
-    this.say([...said.slice(0, more.length ? 5 : 6), ...more].join(" · ") || confirmed, !!said.length || python === "other");
+    const more = said.length > 16 ? [`and ${said.length - 15} more`] : [];
+    this.say([...said.slice(0, more.length ? 15 : 16), ...more].join(" · ") || confirmed, !!said.length || python === "other");
     const wait = !this.local && !error && !Object.keys(this.answer).length;
     this.root.setAttribute("aria-busy", wait ? "true" : "false");
     morph(this.panel, (error ? [] : wait ? [make("div", { className: "note waiting" }, "Computing …")] : this.tell()).flat().filter(Boolean));
