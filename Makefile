@@ -5,14 +5,15 @@ READY := .venv/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 MPLBACKEND=agg
 
-.PHONY: help demo test lab lint gate test-notebooks test-python fuzz kill bench test-gpu bench-gpu notebooks format clean
+.PHONY: help demo docs test lab lint gate test-notebooks test-python fuzz kill bench test-gpu bench-gpu notebooks format clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    train a small ATSS detector on procedural scenes (CPU, minutes) and write runs/demo/report.html"
-	@echo "make test    lint, the notebook gate, all notebooks, all tests"
+	@echo "make test    lint, the notebook gate, the documentation, all notebooks, all tests"
 	@echo "make fuzz    broken files for every reader, other ones each time: COUNT=200000 SEED=7"
 	@echo "make lab     open JupyterLab on a working copy of the notebooks"
+	@echo "make docs    build the documentation: _docs/html/index.html, offline, in a minute or two"
 	@echo "make bench   run every benchmark and write bench/results/: an hour on a quiet machine"
 	@echo "make notebooks  execute every notebook, store what it shows, and clean: SLOW=1 measures times again, too"
 	@echo "make format  format the notebooks and scripts, export and clean: run before a commit"
@@ -22,17 +23,23 @@ $(READY): settings.ini setup.py
 	@echo "== Making .venv and installing atss_nb with its requirements (PyTorch is large: this takes minutes, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(PIP) .
-	@$(PIP) ".[dev]"  # second, so that the CUDA parts follow the PyTorch that is there
+	@$(PIP) ".[dev,docs]"  # second, so that the CUDA parts follow the PyTorch that is there
 	@touch $@
 
 demo: $(READY)
 	@$(BIN)/atss demo
 
+docs: $(READY)
+	@echo "== Documentation"
+	@$(ONE_THREAD) $(BIN)/python docs/prepare.py
+	@$(BIN)/sphinx-build -W --keep-going -q -j auto -c docs -d _docs/doctrees _docs/source _docs/html
+	@echo "open _docs/html/index.html"
+
 lab: $(READY)
 	@$(BIN)/atss lab
 
 test: $(READY)
-	@$(MAKE) --no-print-directory lint gate test-notebooks test-python
+	@$(MAKE) --no-print-directory lint gate docs test-notebooks test-python
 
 lint: $(READY)
 	@echo "== Lint"

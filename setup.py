@@ -48,6 +48,7 @@ setup(
             "workshop/*/*.ipynb",
             "images/*.png",
             "images/*.svg",
+            "images/*.webp",
         ],
         package: ["py.typed", "*.pyi", "weights/*"],
         package + ".explore": ["*.js", "*.css"],

@@ -273,10 +273,20 @@ def test_links_lead_somewhere(path):
         assert not anchor or anchor in anchors(target), f"{link}: there is no such heading"
 
 
-@each([NBS / "index.ipynb", ROOT / "README.md"])
-def test_contents_list_every_notebook_once(path):
-    listed = [(path.parent / link).resolve() for link in links(path) if link.endswith(".ipynb")]
-    assert sorted(listed) == LESSONS + WORKSHOP
+def listed(path: Path, after: str = "") -> list[Path]:
+    "The notebooks that a page names in tables."
+    rows = re.findall(r"^\|.*$", prose(path).partition(after)[2] if after else prose(path), re.M)
+    found = re.findall(r"\]\(([^)]+\.ipynb)\)", "\n".join(rows))
+    return [(path.parent / link).resolve() for link in found]
+
+
+def test_contents_list_every_notebook_once():
+    assert sorted(listed(NBS / "index.ipynb", after="## All lessons")) == LESSONS + WORKSHOP
+
+
+def test_the_readme_shows_the_fast_path():
+    numbers = re.search(r"Fast path.*\): (.+)", prose(NBS / "index.ipynb"))[1].split(", ")
+    assert [path.stem[:2] for path in listed(ROOT / "README.md")] == numbers
 
 
 @each(PAGES)

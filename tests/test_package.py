@@ -185,7 +185,9 @@ def users() -> dict[Path, tuple[set[str], set[str]]]:
     "Each file that may use the package, with what it imports and the names in it."
     trees = {path: demonstration(path) for path in (ROOT / "nbs").rglob("*.ipynb")}
     trees |= {
-        path: tree_of(path) for room in ("tests", "bench", "tools") for path in (ROOT / room).rglob("*.py")
+        path: tree_of(path)
+        for room in ("tests", "bench", "tools", "docs")
+        for path in (ROOT / room).rglob("*.py")
     }
     own = {path: (imports(path), identifiers(tree_of(path))) for path in [*MODULES, PACKAGE / "__init__.pyi"]}
     return own | {path: (imported(tree), identifiers(tree)) for path, tree in trees.items()}

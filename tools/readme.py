@@ -1,7 +1,8 @@
 """The contents in nbs/index.ipynb from the notebooks, and README.md from nbs/index.ipynb.
 
-The two tables of the index list every lesson and every workshop notebook by its title; what a package is for is
-said in the table itself. README.md takes prose, code and text outputs, and pictures by their file.
+The tables of the index list the fast path, every lesson and every workshop notebook by its title; what a package is for
+is said in the table itself. README.md takes prose, code and text outputs, and pictures by their file; it ends where the
+index turns to those who read the notebooks.
 """
 
 import json
@@ -11,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
 INDEX = NBS / "index.ipynb"
+END = "## How to read it"
 HEADER = "<!-- Generated from nbs/index.ipynb by tools/readme.py: edit the notebook. -->\n"
 
 
@@ -61,18 +63,25 @@ def paths(text: str) -> str:
     return re.sub(r"^(- \*\*.+\*\*) \((.+)\):(.+)$", count, text, flags=re.M)
 
 
-def contents(text: str, fast: set[str]) -> str:
-    "Prose of the index with today's notebooks in its two tables."
-    purposes = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", text, re.M))
+def lesson_rows(text: str, fast: set[str]) -> str:
+    "Prose of the index with today's lessons in its table: all of them, or those of the fast path; and with their number."
     lessons = {path.stem[:2]: (*link(path), minutes(path)) for path in sorted(NBS.glob("course/*.ipynb"))}
+    short = not text.startswith("## All lessons")
+    rows = "".join(
+        f"| {n}{' *' if n in fast and not short else ''} | {title} | {time} | {line} |\n"
+        for n, (title, line, time) in lessons.items()
+        if n in fast or not short
+    )
+    text = re.sub(r"(^\| \d\d.*\n)+", lambda _: rows, text, flags=re.M)
+    return re.sub(r"\b\d+ lessons", f"{len(lessons)} lessons", text)
+
+
+def workshop_rows(text: str) -> str:
+    "Prose of the index with today's workshop notebooks in its table."
+    purposes = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", text, re.M))
     packages: dict[str, list[str]] = {name: [] for name in purposes}
     for path in sorted(NBS.glob("workshop/*/*.ipynb")):
         packages.setdefault(path.parent.name, []).append(link(path)[0])
-    rows = "".join(
-        f"| {n}{' *' if n in fast else ''} | {title} | {time} | {line} |\n"
-        for n, (title, line, time) in lessons.items()
-    )
-    text = re.sub(r"(^\| \d\d.*\n)+", lambda _: rows, text, flags=re.M)
     rows = "".join(
         f"| `{p}` | {purposes.get(p, '')} | {', '.join(links)} |\n" for p, links in packages.items()
     )
@@ -81,18 +90,21 @@ def contents(text: str, fast: set[str]) -> str:
 
 def main() -> None:
     notebook = json.loads(INDEX.read_text(encoding="utf-8"))
-    fast: set[str] = set()
-    for cell in notebook["cells"]:
-        text = "".join(cell["source"])
-        if text.startswith("## How to read it"):
-            fast = set(re.findall(r"\b\d\d\b", re.search(r"Fast path.*\):(.*)", text)[1]))
-            cell["source"] = paths(text).splitlines(keepends=True)
+    texts = ["".join(cell["source"]) for cell in notebook["cells"]]
+    end = next(i for i, text in enumerate(texts) if text.startswith(END))
+    fast = set(re.findall(r"\d\d", re.search(r"Fast path.*\):(.*)", texts[end])[1]))
+    for cell, text in zip(notebook["cells"], texts, strict=True):
+        if text.startswith(END):
+            text = paths(text)
+        elif text.startswith(("## The course", "## All lessons", "## Why")):
+            text = lesson_rows(text, fast)
         if "\n## The workshop\n" in text:
-            cell["source"] = contents(text, fast).splitlines(keepends=True)
+            text = workshop_rows(text)
+        cell["source"] = text.splitlines(keepends=True)
     INDEX.write_text(
         json.dumps(notebook, sort_keys=True, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    blocks = [block for cell in notebook["cells"] for block in cell_text(cell)]
+    blocks = [block for cell in notebook["cells"][:end] for block in cell_text(cell)]
     (ROOT / "README.md").write_text("\n".join([HEADER, *blocks]), encoding="utf-8")
 
 

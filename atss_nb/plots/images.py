@@ -30,12 +30,13 @@ def show_image(image: Tensor | np.ndarray, ax: Axes | None = None, zoom: float |
     """An image on axes in pixels, y down, without a frame. The first pixel covers 0 to 1, as boxes count.
 
     Args:
-        image: (3, H, W) tensor in [0, 1], or (H, W, 3) array
+        image: (3, H, W) tensor, bytes or in [0, 1]; or (H, W, 3) array
         ax: a new figure if None
         zoom: screen pixels per pixel of the image in a new figure; None: 360 px wide
     """
     if isinstance(image, Tensor):
-        image = image.detach().cpu().movedim(0, -1).clamp(0, 1).numpy()
+        image = image.detach().cpu().movedim(0, -1)
+        image = (image.clamp(0, 1) if image.is_floating_point() else image).numpy()
     (h, w), zoom = image.shape[:2], zoom or 360 / image.shape[1]
     ax = ax or plt.figure(figsize=(w * zoom / 100, h * zoom / 100), dpi=100).add_axes((0, 0, 1, 1))
     smooth = None if ax.bbox.width < w else "nearest"  # enlarged pixels stay pixels
