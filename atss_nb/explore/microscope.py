@@ -217,8 +217,10 @@ class Microscope(Explorer, js="assign labels microscope"):
     def __init__(self, image=None, boxes: Tensor | None = None, names=(), **settings):
         if boxes is None and image is None:
             image, boxes, names = _scene_boxes(settings.get("seed", 19), few=settings.get("few", 5))
-        boxes, scene = torch.zeros(0, 5) if boxes is None else boxes, {"names": list(names)}
-        scene |= {"image": Path(image).name} if isinstance(image, str | Path) else {}
+        boxes = torch.zeros(0, 5) if boxes is None else boxes
+        scene: dict = {"names": list(names)}
+        if isinstance(image, str | Path):
+            scene["image"] = Path(image).name
         super().__init__(boxes, image, scene, **{"title": "ATSS microscope"} | settings)
         self.observe(self._new_scene, ["seed", "few"])
 

@@ -6,6 +6,7 @@ __all__ = ['Suppression', 'PrecisionRecall', 'TrainingPlayer']
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -227,7 +228,7 @@ def _shipped_row(
 ) -> dict:  # boxes, labels, scores, positives
     "What the shipped weights detect in an image, and the anchors that learn its objects there."
     detector = load("scenes")
-    found = detector(image, score=0.05)
+    found: Any = detector(image, score=0.05)
     numbers = dict(zip(truth["names"], sorted(set(truth["labels"])), strict=True))
     row = {"boxes": found.boxes.tolist(), "scores": found.scores.tolist()}
     row["labels"] = [numbers.get(name, -1) for name in found.names]
