@@ -50,12 +50,19 @@ def _panel(
     rings = ["L".join(f"{x:.1f} {y:.1f}" for x, y in poly) for poly in obb2poly(boxes).tolist()]
     outlines = "".join(f"M{ring}Z" for ring in rings)
     shapes = [f'<path d="{outlines}" fill="none" stroke="#fff" stroke-width="{size / 2:.2f}"/>']
-    for color in dict.fromkeys(c for _, _, c in dots):  # a dot is a line of no length with round ends
-        spots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y, c in dots if c == color)
-        shapes.append(
-            f'<path d="{spots}" stroke="{color}" stroke-width="{2 * size:.1f}" stroke-linecap="round"/>'
-        )
+    shapes += _spots(dots, size)
     return f'<g transform="translate({left} 0)"><rect width="{w}" height="{h}" fill="#3a444d"/>{image}{"".join(shapes)}</g>'
+
+
+def _spots(
+    dots: list[tuple],  # x, y [px], colour
+    size: float,  # radius [px]
+) -> list[str]:  # SVG
+    "Dots of each colour as one shape: lines of no length with round ends."
+    colors = dict.fromkeys(color for _, _, color in dots)
+    paths = {c: "".join(f"M{x:.1f} {y:.1f}h0" for x, y, color in dots if color == c) for c in colors}
+    look = f'stroke-width="{2 * size:.1f}" stroke-linecap="round"'
+    return [f'<path d="{d}" stroke="{c}" {look}/>' for c, d in paths.items()]
 
 
 def _shown(explorer: Explorer) -> tuple[Tensor, list]:  # boxes, panels
@@ -66,21 +73,30 @@ def _shown(explorer: Explorer) -> tuple[Tensor, list]:  # boxes, panels
         return torch.zeros(0, 5), [(str(error), [])]
 
 
+def _images(
+    picture: bytes,  # WebP or JPEG, or nothing
+    h: float,  # to be shown at this size [px]
+    w: float,
+) -> tuple[str, str]:  # SVG: the image, and once more the same
+    "An image for two panels, which a page holds once."
+    if not picture:
+        return "", ""
+    name, kind = f"atss-{crc32(picture):x}", "jpeg" if picture.startswith(b"\xff\xd8") else "webp"
+    link = f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+    size = f'width="{w}" height="{h}" preserveAspectRatio="none"'
+    return f'<image id="{name}" {size} href="{link}"/>', f'<use href="#{name}"/>'
+
+
 def _still(
     explorer: Explorer,
     whole: bool = False,  # with all pixels of its image
 ) -> str:  # HTML
     "A picture of an explorer as it is, with the words that belong to it."
-    picture = explorer.picture if whole else _slim(explorer.picture)
-    (h, w), coded = explorer.extent, base64.b64encode(picture)
-    boxes, panels = _shown(explorer)
-    kind = "jpeg" if picture.startswith(b"\xff\xd8") else "webp"
-    link = f"data:image/{kind};base64,{coded.decode()}"
-    size, name = f'width="{w}" height="{h}" preserveAspectRatio="none"', f"atss-{crc32(picture):x}"
-    images = [f'<image id="{name}" {size} href="{link}"/>'] + [f'<use href="#{name}"/>'] * len(panels)
+    (h, w), (boxes, panels) = explorer.extent, _shown(explorer)
+    images = _images(explorer.picture if whole else _slim(explorer.picture), h, w)
     gap, text = w / 40, html.escape("; ".join(name for name, _ in panels))
     drawn = [
-        _panel(explorer.extent, boxes, dots, i * (w + gap), images[min(i, 1)] if coded else "")
+        _panel(explorer.extent, boxes, dots, i * (w + gap), images[min(i, 1)])
         for i, (_, dots) in enumerate(panels)
     ]
     box = f"0 0 {len(panels) * (w + gap) - gap:.0f} {h}"
