@@ -5,20 +5,23 @@ READY := .venv/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 MPLBACKEND=agg
 
-.PHONY: help demo docs test lab lint gate test-notebooks test-python fuzz kill bench test-gpu bench-gpu notebooks format clean
+.PHONY: help demo docs test lab lint gate test-notebooks test-python test-oldest release-check fuzz kill
+.PHONY: bench test-gpu bench-gpu notebooks format clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    train a small ATSS detector on procedural scenes (CPU, minutes) and write runs/demo/report.html"
 	@echo "make test    lint, the notebook gate, the documentation, all notebooks, all tests"
 	@echo "make fuzz    broken files for every reader, other ones each time: COUNT=200000 SEED=7"
+	@echo "make test-oldest    the tests with the lowest version of every requirement, in an environment of their own"
+	@echo "make release-check  build sdist and wheel, install them in fresh environments and use them there: 15 minutes"
 	@echo "make lab     open JupyterLab on a working copy of the notebooks"
 	@echo "make docs    build the documentation: _docs/html/index.html, offline, in a minute or two"
 	@echo "make bench   run every benchmark and write bench/results/: an hour on a quiet machine"
 	@echo "make notebooks  execute every notebook, store what it shows, and clean: SLOW=1 measures times again, too"
 	@echo "make format  format the notebooks and scripts, export and clean: run before a commit"
 
-$(READY): settings.ini setup.py
+$(READY): settings.ini setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "atss_nb needs Python >= 3.10, this is " + sys.version)'
 	@echo "== Making .venv and installing atss_nb with its requirements (PyTorch is large: this takes minutes, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -65,6 +68,12 @@ fuzz: $(READY)
 	@echo "== Broken files for every reader; then other examples for the property tests"
 	@$(ONE_THREAD) $(BIN)/python tests/fuzz.py $(or $(COUNT),20000) $(if $(SEED),--seed $(SEED))
 	@$(ONE_THREAD) $(BIN)/pytest -q --numprocesses 2 --dist loadfile -m hypothesis --hypothesis-profile fuzz tests
+
+test-oldest:
+	@$(ONE_THREAD) NUMBA_ENABLE_CUDASIM=1 $(PYTHON) tools/release_check.py --oldest
+
+release-check:
+	@$(PYTHON) tools/release_check.py
 
 test-gpu: $(READY)
 	@$(PIP) ".[dev,cuda]"

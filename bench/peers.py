@@ -60,6 +60,9 @@ def prepare(data: str, seed: int, boxes: Path) -> tuple[Path, Path]:  # as DOTA,
     yolo = HOME / f"{plain.name}-yolo"
     if not yolo.exists():
         write_dataset("yolo-obb", read_dataset("dota", plain), yolo, report=False)
+        names = next(yolo.glob("*.yaml"))
+        if "val:" not in names.read_text():  # asked for by Ultralytics, and read once, after the last epoch
+            names.write_text("val: images/test\n" + names.read_text())
     return plain, yolo
 
 

@@ -1,12 +1,13 @@
 """Real trainings: which rule of choosing positives learns most, and what fine-tuning is worth.
 
-python bench/runs.py scenes                                       ATSS against MaxIoU with one and with nine anchors
+python bench/runs.py scenes                                       rules, one or nine anchors, from a box or a point
 python bench/runs.py tuning --data ../shared/data/boxes_obb       from scratch and from the shipped weights, few images and all
 
 Both write data/results/, and while they run, runs/. A run that was stopped goes on when it is started again.
 """
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -24,7 +25,7 @@ from atss_nb.scenes.scenes import write_scenes
 from atss_nb.training.loop import load_model
 from atss_nb.training.settings import TrainConfig, open_split
 from atss_nb.training.trainer import validate
-from common import ROOT, arguments, command_line, write
+from common import ROOT, arguments, command_line, processor, write
 from trainings import about, timed_training
 
 RESULTS = ROOT / "data" / "results"
@@ -33,31 +34,37 @@ RULES = {
     "ATSS, one anchor": {},
     "MaxIoU, one anchor": {"assigner": "max_iou"},
     "MaxIoU, nine anchors": {"assigner": "max_iou", **NINE},
+    "ATSS, nine anchors": NINE,
+    "ATSS, a point": {"regression": "point"},
+    "centre sampling, a point": {"assigner": "center", "regression": "point"},
 }
-SEEDS = (0, 1, 2)
 
 
 def scenes(args: argparse.Namespace) -> None:
     home = ROOT / "runs" / "scenes"
     for split, count, seed in (("train", 200, 0), ("test", 100, 1)):
-        write_scenes(home / "data" / split, n=count, size=256, seed=seed)
+        if not (home / "data" / split).exists():
+            write_scenes(home / "data" / split, n=count, size=256, seed=seed)
     small = ModelConfig.small(strides=(8, 16, 32, 64))
     config = TrainConfig(
         str(home / "data"), small, classes=DOTA_V10_CLASSES, epochs=args.epochs, validations=0
     )
-    rows = []
-    for seed in SEEDS:
-        for rule, changes in RULES.items():
+    path = args.out or RESULTS / "scenes.json"
+    rows = json.loads(path.read_text())["runs"] if path.exists() else []
+    known = {(row["rule"], row["seed"]) for row in rows}
+    for seed, rule in product(args.seeds, RULES):
+        if (rule, seed) not in known:
+            changes = RULES[rule]
             mine = replace(config, model=replace(small, **changes), seed=seed)
             out = home / f"{rule} {seed}".replace(",", "").replace(" ", "_")
-            row = {"rule": rule, "seed": seed} | timed_training(mine, out, args.device)
+            row = {"rule": rule, "seed": seed, "cpu": processor()} | timed_training(mine, out, args.device)
             model, _, _ = load_model(out / "last.pt")
             score = validate(model.to(args.device), open_split(mine, "test"))
             row |= {"AP50": score.AP50, "AP75": score.AP75, "mAP": score.mAP}
             rows.append(row)
             print(f"{rule:22} seed {seed}: AP50 {score.AP50:.3f}, {row['seconds']:.0f} s", flush=True)
             shown = replace(config, data="runs/scenes/data")
-            write(args.out or RESULTS / "scenes.json", about(args.device, shown) | {"runs": rows})
+            write(path, about(args.device, shown) | {"runs": rows})
 
 
 STARTS = {"from scratch": {}, "from scenes": {"weights": "scenes", "old_lr": 0.3}}
@@ -102,7 +109,7 @@ def tuning(args: argparse.Namespace) -> None:
     model, size = ModelConfig.small(), args.size  # the model is that of the weights
     for split in ("train", "test"):
         shrink(Path(args.data), split, size, home / "data" / split)
-    for seed, count, (start, changes) in product(SEEDS, IMAGES, STARTS.items()):
+    for seed, count, (start, changes) in product(args.seeds, IMAGES, STARTS.items()):
         data = home / f"{count}_images_{seed}"
         images = some_images(home / "data/train", data / "train", count, seed)
         epochs = STEPS // max(images // BATCH, 1)
@@ -125,6 +132,7 @@ def main() -> None:
     parser.add_argument("--data", help="of tuning: folder with train and test")
     parser.add_argument("--size", type=int, default=128, help="of tuning: long side of the images [px]")
     parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--device", default="cpu")
     args = arguments(parser, threads=int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     {"scenes": scenes, "tuning": tuning}[args.run](args)

@@ -3,7 +3,8 @@
 import pytest
 
 from atss_nb.cli.main import main
-from atss_nb.recipes.ledger import REASONS, differences, ledger, resolved, source_values
+from atss_nb.recipes.ledger import PAPER_REASONS, REASONS, differences, ledger, resolved, source_values
+from atss_nb.recipes.paper import PAPER_RECIPES
 from atss_nb.recipes.recipes import override
 from atss_nb.recipes.table import RECIPES
 
@@ -19,6 +20,15 @@ def test_every_difference_has_a_reason_and_stands_in_the_ledger(name):
 
 def test_no_reason_is_left_over():
     assert set(REASONS) == {setting for r in RECIPES.values() for setting in differences(r)}
+    assert set(PAPER_REASONS) == {setting for r in PAPER_RECIPES.values() for setting in differences(r)}
+
+
+@pytest.mark.parametrize("name", list(PAPER_RECIPES))
+def test_a_row_of_the_paper_is_what_the_paper_says(name):
+    "Its rule, its anchors and its losses without a difference; what our trainer does otherwise has a reason."
+    theirs = source_values(name)
+    assert len(theirs) > 45 and set(differences(PAPER_RECIPES[name])) <= set(PAPER_REASONS)
+    assert not [setting for setting in PAPER_REASONS if setting.startswith("model.")]
 
 
 def test_a_changed_value_is_a_difference_whatever_it_is():

@@ -363,7 +363,7 @@ def test_a_copy_of_the_course_is_whole_after_a_kill(tmp_path, monkeypatch):
     for i in range(9):
         pages[f"nbs/course/{i}.ipynb"] = tmp_path / f"{i}.ipynb"
         pages[f"nbs/course/{i}.ipynb"].write_text(f'{{"lesson": {i}}}')
-    monkeypatch.setattr("atss_nb.cli.main._lesson_files", lambda: pages)
+    monkeypatch.setattr("atss_nb.cli.lessons._lesson_files", lambda: pages)
     monkeypatch.setattr("os.execv", lambda *_: 0)
     monkeypatch.setattr("subprocess.call", lambda _: 0)
     words = ["lab", "--folder", work]

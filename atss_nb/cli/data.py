@@ -34,9 +34,18 @@ _SCENES = {
 }
 
 
-def _doctor(args: argparse.Namespace) -> int:  # 1 where there are errors
-    "Report all problems of a data set: counts, sizes, classes, broken labels, images and boxes."
+def _doctor(args: argparse.Namespace) -> int:  # 1 where there are errors, 2 without a data set
+    "Report all problems of a data set: counts, sizes, classes, broken labels, images and boxes; or describe this machine."
+    if args.system:
+        from atss_nb.cli.system import system_report
+
+        print(system_report())
+        return 0
     from atss_nb.data.doctor import examine
+
+    if args.data is None:
+        print("atss doctor: expected the folder of a data set, or --system", file=sys.stderr)
+        return 2
 
     options = {"decode": not args.quick, "workers": args.workers, "progress": sys.stderr.isatty()}
     report = examine(args.data, args.format, args.classes or None, labels=args.labels, **options)
@@ -52,8 +61,10 @@ _LABELS = {
 
 _WRITTEN = "dota, hrsc2016, hrsc2016-31, dior-r, coco, coco-boxes, yolo-obb, rolabelimg, labelme, task1"
 FORMAT_NAMES = _WRITTEN + ", cvat, label-studio"
+
 _DOCTOR = {
-    "data": {"type": Path, "help": "folder of a data set"},
+    "data": {"type": Path, "nargs": "?", "help": "folder of a data set"},
+    "--system": {"action": "store_true", "help": "describe this machine instead: versions, devices, caches"},
     "--format": {"metavar": "FORMAT", "help": FORMAT_NAMES + " (default: recognized from the folder)"},
     "--classes": {
         "nargs": "+",

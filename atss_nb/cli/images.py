@@ -12,6 +12,7 @@ from pathlib import Path
 from .runs import DEVICE, PRECISIONS, THRESHOLDS
 from ..core.files import replacing
 from ..core.names import distinct_names, file_names, image_file_name, next_folder
+from ..core.options import needs
 from ..core.outputs import claim_files, claim_folder
 
 
@@ -111,7 +112,11 @@ def _request(args: argparse.Namespace, paths: list[Path]) -> str:
     "What is asked of which files, in one line; the formats of the results do not matter."
     run = args.run.glob("*.pt") if args.run.is_dir() else [args.run]
     files = [p.stat() for p in (*sorted(run), *paths) if p.exists()]
-    asked = {k: v for k, v in vars(args).items() if k not in ("call", "debug", "format", "images", "out")}
+    asked = {
+        k: v
+        for k, v in vars(args).items()
+        if k not in ("call", "debug", "format", "images", "no_pictures", "out")
+    }
     marks = [(one.st_size, one.st_mtime_ns) for one in files]
     return json.dumps([asked, [str(path.resolve()) for path in paths], marks], default=str)
 
@@ -163,6 +168,8 @@ def _predict(args: argparse.Namespace) -> None:
     "Find objects on images; write files of results and drawn pictures."
     from atss_nb.inference.detector import load
 
+    if not args.no_pictures:
+        needs("matplotlib")  # before the search, not after it
     paths, out = image_paths(args.images), args.out or next_folder("runs/predict")
     names = _image_names(paths, args.format)
     with claim_folder(out, "predict", [args.run, *paths]) as folder:
@@ -173,10 +180,12 @@ def _predict(args: argparse.Namespace) -> None:
         write_outputs(folder, predictions, args.format, args.score)
         files = file_names(names, image_file_name)
         for path, one in zip(paths, (p.above(args.score) for p in predictions), strict=True):
-            draw_prediction(folder / f"{files[one.image_id]}.png", path, one)
+            if not args.no_pictures:
+                draw_prediction(folder / f"{files[one.image_id]}.png", path, one)
             print(f"{path}: {len(one)} objects with a score of {args.score} or more")
     (out / _JOURNAL).unlink(missing_ok=True)
-    print(f"wrote {len(paths)} pictures and {', '.join(args.format)} to {out}")
+    pictures = "" if args.no_pictures else f"{len(paths)} pictures and "
+    print(f"wrote {pictures}{', '.join(args.format)} to {out}")
 
 
 _PREDICT = {
@@ -203,6 +212,7 @@ _PREDICT = {
         "choices": OUTPUT_FORMATS,
         "help": "one or more kinds of result files (task1)",
     },
+    "--no-pictures": {"action": "store_true", "help": "write result files only; works without matplotlib"},
     "--size --window": {
         "dest": "window",
         "type": int,

@@ -7,26 +7,21 @@ __all__ = ['command_parser', 'main', 'atss']
 import argparse
 import contextlib
 import io
-import json
-import os
-import shutil
-import subprocess
 import sys
 import webbrowser
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import TextIO
 
 from .. import __version__
 from .data import DATA_COMMANDS
 from .images import IMAGE_COMMANDS, image_paths
+from .lessons import LESSON_COMMANDS
 from .recipes import RECIPE_COMMANDS
 from .results import RESULT_COMMANDS
 from .runs import RUN_COMMANDS
 from .waits import waits_told
 from ..core.errors import AtssError
-from ..core.files import fingerprint, read_text, replacing, sweep_drafts
 from ..core.names import shown
 from ..core.options import choose
 
@@ -52,75 +47,6 @@ _DEMO = {
     "--epochs": {"type": int, "help": "how often each scene is seen (16)"},
     "--train-scenes": {"type": int, "default": 300, "help": "scenes to learn from (300)"},
     "--test-scenes": {"type": int, "default": 60, "help": "scenes to test on (60)"},
-}
-
-_COPIED = ".copied.json"  # what was copied: file -> fingerprint
-
-
-def _is_kept(name: str) -> bool:
-    return not any(part.startswith(".") or part == "__pycache__" for part in Path(name).parts)
-
-
-def _lesson_files() -> dict[str, Path]:  # place in the working copy -> source
-    "The notebooks, and what they link to; the sample data and the map of the house only in a clone."
-    package = Path(str(files("atss_nb")))
-    clone = (package.parent / "nbs/index.ipynb").exists()
-    roots = {"nbs": package.parent / "nbs" if clone else package / "notebooks"}
-    roots |= {"data": package.parent / "data"} if clone else {}
-    found = {
-        f"{top}/{p.relative_to(root).as_posix()}": p for top, root in roots.items() for p in root.rglob("*")
-    }
-    found |= {"ARCHITECTURE.md": package.parent / "ARCHITECTURE.md"} if clone else {}
-    return {name: path for name, path in found.items() if path.is_file() and _is_kept(name)}
-
-
-def _copy_lessons(
-    folder: Path,  # the working copy
-) -> list[str]:  # newer texts that were laid beside changed ones
-    "Bring a working copy up to date without touching what its owner has changed."
-    note, beside = folder / _COPIED, []
-    copied = json.loads(read_text(note)) if note.exists() else {}
-    lessons = _lesson_files()
-    for part in {(folder / name).parent for name in lessons}:
-        sweep_drafts(part)  # of a copy that was killed
-    for name, source in lessons.items():
-        there, new = folder / name, fingerprint(source)
-        if copied.get(name) == new and there.exists():
-            continue
-        if there.exists() and fingerprint(there) not in (copied.get(name), new):
-            there = there.with_suffix(f".new{there.suffix}")
-            beside.append(str(there))
-        there.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(there) as draft:
-            shutil.copyfile(source, draft)
-        copied[name] = new
-    with replacing(note) as draft:
-        draft.write_text(json.dumps(copied, indent=1), encoding="utf-8")
-    return beside
-
-
-def _lab(args: argparse.Namespace) -> int:
-    "Open JupyterLab on the index notebook, in a working copy."
-    from atss_nb.explore.page import lab_command
-
-    for name in _copy_lessons(args.folder):
-        print(f"{name}: newer than the one you have changed")
-    print(f"opening the notebooks in {args.folder} ...", flush=True)
-    command = lab_command(args.folder.resolve(), args.folder.resolve() / ".jupyterlab")
-    command += ["--LabApp.default_url=/lab/tree/nbs/index.ipynb"]
-    command += [f"--ServerApp.open_browser={not args.no_browser}"]
-    if os.name != "nt":  # JupyterLab takes this process's place: what ends one ends the other
-        os.execv(command[0], command)
-    return subprocess.call(command)
-
-
-_LAB = {
-    "--folder": {
-        "type": Path,
-        "default": Path("atss_notebooks"),
-        "help": "the working copy of the notebooks (atss_notebooks)",
-    },
-    "--no-browser": {"action": "store_true", "help": "only print the address"},
 }
 
 
@@ -173,7 +99,7 @@ _EXPLORE = {
 
 _COMMANDS: dict[str, tuple[Callable, dict]] = {
     "demo": (_demo, _DEMO),
-    "lab": (_lab, _LAB),
+    **LESSON_COMMANDS,
     "explore": (_explore, _EXPLORE),
     **DATA_COMMANDS,
     **RUN_COMMANDS,
@@ -275,6 +201,9 @@ def main(words: list[str] | None = None) -> int:
     Returns:
         exit code: 0 done, 1 failed, 130 stopped by ctrl + c; wrong words leave with SystemExit(2)
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal of Windows may know 200 letters only
+            stream.reconfigure(errors="backslashreplace")
     args = _parse(words)
     out, err = _Shown(sys.stdout), _Shown(sys.stderr, "\r")
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), waits_told():

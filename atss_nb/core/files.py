@@ -26,6 +26,13 @@ from .errors import wrong
 _HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 _DRAFT = re.compile(r"\.(\d+)\.([0-9a-f]{8})\..+", re.DOTALL)
 _FULL = dict.fromkeys((errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)), "the disk is full")
+_OPEN = (5, 32)  # how Windows refuses to replace a file that is open: access denied, sharing violation
+
+
+def _reason(error: OSError) -> str | None:
+    if getattr(error, "winerror", None) in _OPEN:
+        return "it is open in another program, or may not be changed"
+    return _FULL.get(error.errno or 0, error.strerror)
 
 
 def draft_of(path: Path) -> Path:
@@ -51,7 +58,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno is None or not {None, str(draft)} & {error.filename, error.filename2}:
             raise
-        raise OSError(error.errno, _FULL.get(error.errno, error.strerror), str(path)) from error
+        raise OSError(error.errno, _reason(error), str(path)) from error
     finally:
         draft.unlink(missing_ok=True)
 

@@ -5,13 +5,13 @@
 __all__ = ['COLUMNS', 'to_sample', 'from_sample', 'to_tv_tensor', 'from_tv_tensor', 'to_supervision', 'from_supervision',
            'to_lines', 'to_frame', 'from_frame', 'to_geojson', 'from_geojson']
 
-import importlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.options import needs
 from .columns import crowd_flags, stated_areas
 from ..geometry.boxes import AngleDef, hbb2obb
 from ..geometry.conventions import convert
@@ -120,7 +120,7 @@ def to_supervision(detections):
         supervision.Detections
     """
     d = detections
-    return _library("supervision").Detections(
+    return needs("supervision").Detections(
         xyxy=d.xyxy.numpy(force=True).astype(np.float32),
         confidence=None if d.scores is None else d.scores.numpy(force=True),
         class_id=d.labels.numpy(force=True),
@@ -129,14 +129,6 @@ def to_supervision(detections):
             "class_name": np.array(d.names, dtype=str),
         },
     )
-
-
-def _library(name: str):
-    "An installed library, or ImportError that says what to install."
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(f"{name} is missing: pip install {name}") from error
 
 
 def from_supervision(cls, detections, classes: Sequence[str] | None = None, **fields):
@@ -188,7 +180,7 @@ def to_frame(detections):
     Returns:
         pandas.DataFrame
     """
-    return _library("pandas").DataFrame(to_lines(detections), columns=list(COLUMNS))
+    return needs("pandas").DataFrame(to_lines(detections), columns=list(COLUMNS))
 
 
 def from_frame(cls, frame, classes: Sequence[str] | None = None, **fields):

@@ -4,6 +4,7 @@
 
 __all__ = ['Microscope']
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -183,7 +184,11 @@ def _candidate_row(
     return numbers | about | {"positive": positive}
 
 
-_RULES = ("ATSS", "MaxIoU", "centre sampling")
+_RULES: dict[str, Callable[[int], Assigner]] = {  # name -> rule with k
+    "ATSS": ATSS,
+    "MaxIoU": lambda _: MaxIoU(),
+    "centre sampling": lambda _: CenterSampling(),
+}
 _OVERLAPS = (("oriented", False), ("horizontal", True))
 _RATIOS = (0.5, 1.0, 2.0)  # h / w; those and the three sizes of an octave make RetinaNet's nine
 _TILINGS = [("1", ((1.0,), 1)), ("3 shapes", (_RATIOS, 1)), ("3 sizes", ((1.0,), 3)), ("9", (_RATIOS, 3))]
@@ -200,7 +205,7 @@ class _Side(NamedTuple):
 class Microscope(Explorer, js="assign microscope"):
     "Who learns what: drag objects over the anchors of a pyramid and see every number of the assignment."
 
-    rule = control(Unicode("ATSS"), "rule", options=_RULES, kind="list", side=1)
+    rule = control(Unicode("ATSS"), "rule", options=tuple(_RULES), kind="list", side=1)
     k = control(Int(9), "k", min=1, max=30, side=1)
     upright = control(Bool(False), "IoU", options=_OVERLAPS, kind="list", side=1)
     tiling = control(Any(_TILINGS[0][1]), "anchors", options=_TILINGS, kind="list", side=1)
@@ -234,8 +239,7 @@ class Microscope(Explorer, js="assign microscope"):
             )
             grid = AnchorGrid((8, 16, 32, 64, 128), self.scale, sizes, tuple(ratios), self.offset)
             if rule in _RULES:
-                made = {"ATSS": ATSS(k), "MaxIoU": MaxIoU(), "centre sampling": CenterSampling()}[rule]
-                sides.append(_Side(made, upright, grid))
+                sides.append(_Side(_RULES[rule](k), upright, grid))
         return sides
 
     def panels(self) -> list[tuple[str, list]]:

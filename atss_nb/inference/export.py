@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.files import replacing
-from .runtime import needs
+from ..core.options import needs
 from ..model.retinanet import RetinaNet
 from ..model.targets import imagenet_mean_std
 
@@ -75,7 +75,7 @@ def export_onnx(
         classes: K names
         size: long side, or (short, long), trained with [px]; 0: images as they are
     """
-    onnx, _ = needs("onnx"), needs("onnxscript")
+    onnx, _ = needs("onnx", "onnx"), needs("onnxscript", "onnx")
     names = ["logits", "deltas", "centerness"][: 3 if model.config.centerness else 2]
     options = {"input_names": ["images"], "output_names": names, "verbose": False}
     proto = torch.onnx.export(export_program(model), **options).model_proto

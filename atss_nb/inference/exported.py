@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..core.files import check_file
-from .runtime import needs, read_notes
+from ..core.options import needs
+from .runtime import read_notes
 from ..model.build import build_model
 from ..model.config import ModelConfig
 from ..model.heads import HeadOutput
@@ -46,7 +47,7 @@ class _FileHead(nn.Module):
 
 
 def _onnx(path: Path) -> tuple[Callable, str | None]:  # the network, notes
-    runtime = needs("onnxruntime")
+    runtime = needs("onnxruntime", "onnx")
     try:
         session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own have no base class

@@ -16,7 +16,7 @@ import torch
 from ..core.errors import LabelError
 from ..core.files import json_value, read_text, replacing
 from ..core.names import file_names, image_file_name
-from ..core.options import choose
+from ..core.options import choose, needs
 from ..data.columns import Detection
 from ..data.detections import Detections
 from ..data.dota import write_dota
@@ -107,10 +107,7 @@ def image_place(path: Path):
     Returns:
         transform (column, row) -> (x, y), and the name of the coordinate system
     """
-    try:
-        import rasterio
-    except ImportError as error:
-        raise ImportError("rasterio is missing: pip install 'atss_nb[geo]'") from error
+    rasterio = needs("rasterio", "geo")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # said below, as an error
         with rasterio.open(path) as image:

@@ -36,7 +36,7 @@ def _center(config: ModelConfig) -> CenterSampling:
     return CenterSampling(config.center_radius, tuple(zip(ends[:-1], ends[1:], strict=True)))
 
 
-_ASSIGNERS: dict[str, Callable[[ModelConfig], ATSS | MaxIoU | CenterSampling]] = {
+_ASSIGNERS: dict[str, Callable[[ModelConfig], Assigner]] = {
     "atss": _atss,
     "max_iou": _max_iou,
     "center": _center,

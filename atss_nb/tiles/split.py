@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ..core.devices import why_alone
 from ..core.errors import LabelError, raise_problems, wrong
 from ..core.files import fingerprint, json_value, read_text, replacing, sweep_drafts
 from ..core.images import WHOLE, ImageReader, check_image, is_image, open_image
@@ -245,6 +246,8 @@ def split(
         progress: show a bar
     """
     folder, out = Path(folder), Path(out)
+    if workers > 1 and (reason := why_alone(tiling, "spawn")):
+        raise RuntimeError(f"workers={workers}: {reason}; workers=1 cuts in this process")
     refuse_inputs(out, [folder])
     plan = plan_split(folder, tiling)
     out.mkdir(parents=True, exist_ok=True)

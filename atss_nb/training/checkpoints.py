@@ -82,6 +82,12 @@ class Log:
             for name, value in row.items():
                 if value is not None and name != "step":
                     self.board.add_scalar(name, value, row["step"])
+            self.board.flush()
+
+    def close(self) -> None:
+        "No more rows: TensorBoard's file is closed."
+        if self.board:
+            self.board.close()
 
 
 def read_log(path: str | Path) -> list[dict]:

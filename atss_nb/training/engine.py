@@ -86,14 +86,17 @@ def start_engine(device: str | torch.device = "cpu") -> Engine:
         ) from error
 
 
+_WISHES = ("SIGINT", "SIGTERM", "SIGBREAK")  # the last one is how Windows asks
+
+
 class Stop:
-    "While it is open, Ctrl-C and SIGTERM are wishes: `asked` says whether there was one. A second Ctrl-C interrupts."
+    "While it is open, Ctrl-C and SIGTERM (on Windows Ctrl-Break) are wishes: `asked` says whether there was one. A second Ctrl-C interrupts."
 
     asked = False
 
     def __enter__(self) -> "Stop":
         main = threading.current_thread() is threading.main_thread()  # others may not handle signals
-        signals = (signal.SIGINT, signal.SIGTERM) if main else ()
+        signals = [getattr(signal, name) for name in _WISHES if hasattr(signal, name)] if main else []
         self._before = {number: signal.signal(number, self._ask) for number in signals}
         return self
 

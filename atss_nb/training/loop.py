@@ -6,7 +6,7 @@ __all__ = ['train', 'load_model']
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import torch
@@ -90,7 +90,8 @@ def _open_run(
             _forget(out)
         with replacing(out / "config.json") as draft:
             draft.write_text(run.config.to_json(), encoding="utf-8")
-        yield Log(out / "log.jsonl", rows, tensorboard)
+        with closing(Log(out / "log.jsonl", rows, tensorboard)) as log:
+            yield log
 
 
 def _score(run: Trainer, out: Path, log: Log | None, progress: Progress) -> None:

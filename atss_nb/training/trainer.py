@@ -17,8 +17,8 @@ from torch.amp import GradScaler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 
-from ..core.devices import best_precision, keep_memory
-from ..core.errors import LabelError, summary
+from ..core.devices import best_precision, cpp_compiler, keep_memory, why_alone
+from ..core.errors import LabelError, summary, warn
 from ..core.records import ConfigError, changes
 from ..data.datasets import DetectionData, DetectionDataset, collate, repeat_factors
 from ..data.folders import NoSuchSplit
@@ -58,14 +58,24 @@ def _leave_interrupts(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def _workers(data: DetectionData, asked: int | None, gpu: bool) -> int:
+    "How many processes load images: as many as asked for; else four for a GPU, and none where they could not begin."
+    wanted = asked if asked is not None else min(4, os.cpu_count() or 1) if gpu else 0
+    reason = why_alone(data) if wanted else ""
+    if reason and asked:
+        raise RuntimeError(f"workers={asked}: {reason}; workers=0 loads images in this process")
+    if reason:
+        warn(f"images are loaded by this process alone, which is slower: {reason}")
+    return 0 if reason else wanted
+
+
 def make_loader(data: DetectionData, batches: Batches, config: TrainConfig, gpu: bool = False) -> DataLoader:
     "Batches from the one that `batches` starts with to the last of the run; for a GPU in pinned memory."
-    workers = min(4, os.cpu_count() or 1) if gpu else 0
     return DataLoader(
         Replayable(data, config.seed),
         batch_sampler=batches,
         collate_fn=collate,
-        num_workers=workers if config.workers is None else config.workers,
+        num_workers=_workers(data, config.workers, gpu),
         worker_init_fn=_leave_interrupts,
         pin_memory=gpu,
         generator=torch.Generator(),  # else starting to load would draw from the generator of the network
@@ -153,6 +163,10 @@ def _join(model: nn.Module, engine: Engine, compiled: bool) -> LateCheck:
     "Make a detector part of a run: it counts with the other processes, and on a GPU it takes notes that are read later."
     late_check = LateCheck()
     model.run_hooks = RunHooks(engine.divisor, late_check if engine.device.type == "cuda" else check_finite)
+    if compiled and not cpp_compiler():
+        raise RuntimeError(
+            "compile: PyTorch needs a C++ compiler (g++, or what CXX names): install one, or train without"
+        )
     for part in (model.backbone, model.head) if compiled else ():
         part.compile()
     return late_check
