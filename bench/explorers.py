@@ -60,7 +60,14 @@ def crowded(count: int = 400, size: tuple[int, int] = (3000, 4000)) -> Microscop
 
 def cases() -> dict[str, tuple[Explorer, int]]:  # name -> explorer, the object that is dragged
     made = {name: (make_explorer(name), 0) for name in ("microscope", "walk", "dial", "tiling")}
-    return made | {"400 objects": (crowded(), 3)}
+    many = crowded()
+    return made | {"400 objects": (many, most_alone(many.boxes))}
+
+
+def most_alone(boxes: torch.Tensor) -> int:
+    "The box that a hand takes without touching another one."
+    apart = torch.cdist(boxes[:, :2], boxes[:, :2]).fill_diagonal_(torch.inf)
+    return int(apart.amin(1).argmax())
 
 
 def python_ms(explorer: Explorer, count: int = 20) -> float | None:  # median [ms]

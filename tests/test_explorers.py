@@ -1,10 +1,13 @@
 "Explorers without a browser: whatever a scene holds, the answer is JSON that says what is wrong, and the next one is right."
 
 import json
+import re
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
+from atss_nb import explore
 from atss_nb.explore.geometry import AngleDial, OverlapWalk
 from atss_nb.explore.microscope import Microscope
 from atss_nb.explore.page import EXPLORERS
@@ -85,6 +88,22 @@ def test_a_picture_that_is_lost(tmp_path):
     player = TrainingPlayer(tmp_path)
     assert "the picture cannot be read" in note_of(player)
     assert player.answer["counts"]["missed"] == 1  # and all the rest is there
+
+
+def test_another_scene_from_the_start():
+    few, every = Microscope(seed=7), Microscope(seed=7, few=0)
+    assert 0 < len(few.boxes) <= 5 < len(every.boxes)
+    every.few = 5
+    assert every.boxes.tolist() == few.boxes.tolist()
+
+
+def test_colors_have_one_meaning():
+    "No explorer paints with a colour of its own: levels, outcomes and roles come from Python, and the palette is for what is only told apart."
+    own = {"#ffffff"}  # objects, and what must show on any ground
+    for path in sorted(Path(explore.__file__).parent.glob("*.js")):
+        text = path.read_text(encoding="utf-8")
+        assert set(re.findall(r"#[0-9a-f]{6}", text)) <= own, path.name
+        assert not re.findall(r"palette\[[01]\]", text), path.name  # those are roles
 
 
 def test_a_recording_that_is_lost(tmp_path):

@@ -1,6 +1,7 @@
 "The explorers in a real browser: dragged, typed at and fed nonsense, they show what Python says of the same boxes."
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -10,9 +11,12 @@ from pathlib import Path
 from threading import Thread
 from urllib.request import urlopen
 
+import nbformat
 import pytest
 import torch
 from browser import CHROMIUM, browser, clean_environment, lab, open_notebook, write_notebook
+from nbclient import NotebookClient
+from nbconvert import HTMLExporter
 from PIL import Image
 
 from atss_nb.cli.main import main
@@ -23,7 +27,7 @@ from atss_nb.explore.microscope import Microscope
 from atss_nb.explore.page import ExplorerServer, explorer_code
 from atss_nb.explore.results import PrecisionRecall, Suppression, TrainingPlayer
 from atss_nb.explore.samples import AnchorTiling, BoxCoder
-from atss_nb.explore.standalone import explorer_page
+from atss_nb.explore.standalone import explorer_fragment, explorer_page
 from atss_nb.geometry.boxes import hbb2obb, obb2hbb
 from atss_nb.geometry.overlap import box_iou_rotated
 from atss_nb.samples.anchors import AnchorGrid
@@ -360,6 +364,9 @@ def test_the_coder_says_the_deltas(view):
     for k in range(5):
         assert float(view.text(f"[data-delta='{k}']")) == pytest.approx(answer["deltas"][k], abs=6e-5)
     assert view.text("[data-value=iou]") == f"{answer['iou']:.4f}"
+    view.root.get_by_role("radio", name="distances").check()
+    view.wait("root.querySelector('[data-name=dx] .label').innerText === 'error in left'")
+    view.root.get_by_role("radio", name="le90").check()
     view.keys("p", *["Shift+Alt+ArrowLeft"] * 30)  # the anchor loses its area
     assert "has no area" in view.text(".status")
     view.keys(*["Control+z"] * 30)
@@ -435,6 +442,10 @@ def test_the_player_moves_in_time(view, run_folder):
     view.settle()
     assert view.text("[data-value=epoch]") == "1"
     assert view.text("[data-value=positives]") == str(player.answer["counts"]["positives"])
+    view.root.get_by_role("radio", name="the shipped weights").check()
+    view.wait("root.querySelector('.big')?.innerText === 'shipped weights'")
+    player.source = "the shipped weights"
+    assert view.text("[data-value=hits]") == str(player.answer["counts"]["hits"]) != "0"
 
 
 @pytest.mark.parametrize(
@@ -472,11 +483,50 @@ def test_boxes_that_are_none_break_no_page(view):
 
 @on("crowd")
 def test_the_numbers_of_many_objects_are_those_of_the_last_place(view):
-    moved = int(view.boxes[:, 3].argmin())
-    view.drag(view.boxes[moved, :2].tolist(), 300, 200, steps=12)
+    before = view.boxes
+    moved = int(before[:, 0].argmax())
+    for _ in range(2):  # also where its handles, larger than itself, are in the way
+        view.drag(view.boxes[moved, :2].tolist(), -150, 100, steps=6)
+    shift = torch.tensor([-300.0, 200, 0, 0, 0]).double()
+    assert torch.allclose(view.boxes[moved], before[moved] + shift, atol=8)
     found = ATSS()(AnchorGrid()((3000, 4000)), hbb2obb(obb2hbb(view.boxes))).gt_index
     assert view.text("[data-value=positives]") == str(int((found >= 0).sum()))
-    assert len(view.boxes) == 400 and float(view.data("took")) < 50
+    assert len(view.boxes) == 400
+
+
+COUNT_ARCS = """() => {
+    const {arc} = CanvasRenderingContext2D.prototype;
+    window.arcs = 0;
+    CanvasRenderingContext2D.prototype.arc = function (...given) { window.arcs += 1; return arc.apply(this, given); };
+}"""
+
+
+def arcs(view: View) -> int:
+    "How many dots were drawn since the last look."
+    return view.page.evaluate("() => { const n = window.arcs; window.arcs = 0; return n }")
+
+
+@on("crowd")
+def test_of_many_objects_only_what_changes_is_drawn_again(view):
+    view.page.evaluate(COUNT_ARCS)
+    view.keys("n")  # another selected
+    frames = -int(view.data("draws"))
+    arcs(view)
+    view.keys(*["ArrowRight"] * 5)
+    frames += int(view.data("draws"))
+    few = arcs(view)
+    view.keys("+", "0")  # all is drawn anew
+    assert arcs(view) > 3000  # the anchors of 400 objects, twice
+    assert few < 450 * frames  # candidates and strips of one object, anchors of its neighbors
+
+
+@on("crowd")
+def test_what_python_says_of_many_objects_comes_as_bytes(view):
+    view.root.locator(".pane").nth(1).get_by_label("rule").select_option("centre sampling")
+    with view.page.expect_response(lambda reply: reply.request.method == "POST") as reply:
+        view.keys("ArrowRight")
+    assert len(reply.value.body()) < 60_000
+    view.wait("root.dataset.python === 'same'")
 
 
 @on("own explorer")
@@ -519,6 +569,75 @@ def test_an_image_of_ones_own_and_a_broken_one(view, tmp_path):
     upload(view, tmp_path / "broken.png")
     view.wait("root.querySelector('.status').innerText.includes('broken.png cannot be read')")
     view.keys("Delete")
+
+
+@on("microscope")
+def test_a_wrong_image_is_taken_back(view, tmp_path):
+    before = view.boxes
+    Image.new("RGB", (300, 200)).save(tmp_path / "mine.png")
+    upload(view, tmp_path / "mine.png")
+    view.wait("root.querySelector('canvas.scene').dataset.boxes === '[]'")
+    view.keys("Control+z")
+    view.wait(
+        "root.querySelector('canvas.scene').clientWidth === root.querySelector('canvas.scene').clientHeight"
+    )
+    assert torch.equal(view.boxes, before)
+    view.wait("root.dataset.python === 'same'")
+
+
+def scale_of(view: View, changed: float) -> float:
+    "The scale, once it differs from this one."
+    view.wait(f"+root.querySelector('canvas.scene').dataset.scale !== {changed!r}")
+    return float(view.data("scale"))
+
+
+@on("microscope")
+def test_zoomed_at_the_pointer_and_panned(view):
+    before, fitted = view.boxes, float(view.data("scale"))
+    spot = view.place(330, 300)
+    view.page.mouse.move(*spot)
+    view.page.keyboard.down("Control")
+    view.page.mouse.wheel(0, -700)
+    view.page.keyboard.up("Control")
+    assert scale_of(view, fitted) > 1.4 * fitted
+    assert view.place(330, 300) == pytest.approx(spot, abs=1)  # what lies under the pointer stays there
+    free = """() => { const d = document.querySelector('canvas.scene').dataset, boxes = JSON.parse(d.boxes);
+        const near = (x, y) => Math.min(...boxes.map(([u, v, w, h]) => Math.hypot(u - x, v - y) - Math.max(w, h)));
+        let best = [0, 0, -1e9];
+        for (let x = 260; x < 400; x += 10) for (let y = 230; y < 370; y += 10) if (near(x, y) > best[2]) best = [x, y, near(x, y)];
+        return best }"""
+    x, y, _ = view.page.evaluate(free)
+    start, (u, v) = view.place(x, y), view.place(300, 300)
+    view.page.mouse.move(*start)
+    view.page.mouse.down()
+    view.page.mouse.move(start[0] - 30, start[1] + 20, steps=4)
+    view.page.mouse.up()
+    view.settle()
+    assert view.place(300, 300) == pytest.approx((u - 30, v + 20), abs=1)
+    assert torch.equal(view.boxes, before)  # the ground moves, and no object
+    for button, factor in (("Fit", 1), ("+", 1.5), ("−", 1)):
+        scale = float(view.data("scale"))
+        view.root.get_by_role("button", name=button, exact=True).click()
+        assert scale_of(view, scale) == pytest.approx(fitted * factor)
+
+
+@on("microscope")
+def test_two_fingers_zoom(view):
+    fitted, session = float(view.data("scale")), view.page.context.new_cdp_session(view.page)
+    x, y = view.place(256, 256)
+
+    def fingers(kind: str, apart: float) -> None:
+        points = [{"x": x + side * apart / 2, "y": y, "id": i} for i, side in enumerate((-1, 1))]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points if apart else []})
+
+    fingers("touchStart", 80)
+    for apart in (100, 140, 200):
+        fingers("touchMove", apart)
+    fingers("touchEnd", 0)
+    assert scale_of(view, fitted) > 2 * fitted
+    assert view.place(256, 256) == pytest.approx((x, y), abs=2)
+    view.keys("0")
+    assert float(view.data("scale")) == pytest.approx(fitted)
 
 
 @on("microscope")
@@ -570,9 +689,39 @@ def test_atss_explore_opens_on_the_microscope_and_leaves_nothing(opened, tmp_pat
         urlopen(address, timeout=2)
 
 
+def saved_notebook(path: Path, cell: str) -> None:
+    "A notebook that was run, and saved with the state of its widgets."
+    write_notebook(path, [cell])
+    notebook = nbformat.read(path, 4)
+    NotebookClient(notebook, timeout=300, startup_timeout=300).execute()
+    nbformat.write(notebook, path)
+
+
+def test_an_exported_page_is_live(opened, tmp_path):
+    "A notebook that nbconvert made a page of, without a kernel, without stored state and without a network."
+    saved_notebook(tmp_path / "kept.ipynb", KINDS["microscope"])
+    notebook = nbformat.read(tmp_path / "kept.ipynb", 4)
+    notebook.metadata.pop("widgets")
+    text, _ = HTMLExporter(template_name="lab").from_notebook_node(notebook)
+    (tmp_path / "kept.html").write_text(text, encoding="utf-8")
+    page, watch = opened
+    page.context.set_offline(True)
+    page.goto((tmp_path / "kept.html").as_uri())
+    view = View(page, 0)
+    view.wait("root?.querySelector('canvas').dataset.busy === ''")
+    view.keys("Alt+ArrowRight")
+    found = ATSS()(AnchorGrid()((512, 512)), view.boxes).gt_index
+    assert view.text("[data-value=positives]") == str(int((found >= 0).sum()))
+    page.context.set_offline(False)
+    page.goto("about:blank")
+    watch.complaints.clear()  # nbconvert's own page looks for MathJax
+    watch.foreign.clear()
+
+
 def test_a_widget_in_jupyterlab(opened, tmp_path):
-    "The same pages as widgets of a notebook: with a twin, and answered by the kernel."
+    "The same pages as widgets of a notebook: with a twin, answered by the kernel, and from a state that was saved."
     write_notebook(tmp_path / "all.ipynb", [KINDS["microscope"], KINDS["tiling"]])
+    saved_notebook(tmp_path / "saved.ipynb", KINDS["walk"])
     page, watch = opened
     with lab(tmp_path) as url:
         open_notebook(page, url, "all.ipynb")
@@ -586,6 +735,14 @@ def test_a_widget_in_jupyterlab(opened, tmp_path):
         tiling.keys("ArrowRight", "]")
         answer = AnchorTiling(tiling.boxes[0]).answer
         assert tiling.text("[data-best='2']") == f"{answer['levels'][2]['best']:.3f}"
+        open_notebook(page, url, "saved.ipynb", run=False)
+        page.evaluate("() => { window.jupyterapp.commands.execute('notebook:trust'); return 1 }")
+        page.locator(".jp-Dialog .jp-mod-accept").click()
+        walk = View(page, 0)
+        walk.wait("root?.querySelector('canvas').dataset.draws > 0")
+        walk.keys("Alt+ArrowRight")
+        shown = box_iou_rotated(walk.boxes[:1], walk.boxes[1:]).item()
+        assert float(walk.text("[data-value=iou]")) == pytest.approx(shown, abs=6e-5)
         assert (watch.complaints, watch.foreign) == ([], [])
         page.goto("about:blank")
 
@@ -669,11 +826,51 @@ def test_a_page_without_javascript_is_a_still_picture(opened, tmp_path):
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
     page.goto((tmp_path / "page.html").as_uri())
     assert page.locator(".atss-explorer").count() == 0
-    assert page.locator("figure svg circle").count() == 52
+    drawn = "".join(path.get_attribute("d") for path in page.locator("figure svg path").all())
+    assert drawn.count("h0") == 52
     assert "ATSS: 41 positives" in page.inner_text("figcaption")
     page.goto("about:blank")
     watch.complaints.clear()  # of the policy
     watch.foreign.clear()  # the file itself
+
+
+def test_two_explorers_in_the_middle_of_a_page(opened, tmp_path):
+    page, watch = opened
+    page.goto("about:blank")
+    watch.complaints.clear()  # of servers that ended before
+    parts = [explorer_fragment(explorer) for explorer in (Microscope(), OverlapWalk())]
+    text = f"<!doctype html><meta charset='utf-8'><h1>A page</h1>{parts[0]}<p>and</p>{parts[1]}<p>the end</p>"
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    page.goto((tmp_path / "page.html").as_uri())
+    microscope, walk = View(page, 0), View(page, 1)
+    for view in (microscope, walk):
+        view.settle()
+        view.keys("Alt+ArrowRight")
+    assert microscope.text("[data-value=positives]") != "0"
+    shown = box_iou_rotated(walk.boxes[:1], walk.boxes[1:]).item()
+    assert float(walk.text("[data-value=iou]")) == pytest.approx(shown, abs=6e-5)
+    page.goto("about:blank")
+    assert watch.complaints == []
+    watch.foreign.clear()  # the file itself
+
+
+@on("microscope")
+def test_a_dot_of_the_strip_is_clicked(view):
+    "It shows the square of its anchor and its numbers; the pointer over it shows them in passing."
+    dot = """() => { const c = document.querySelector('canvas.chart'); return [c.clientWidth, c.clientHeight] }"""
+    wide, high = view.page.evaluate(dot)
+    best = ATSS().explain(AnchorGrid()((512, 512)), view.boxes)
+    g = int(view.data("selected"))
+    c = int(best.iou[g].argmax())
+    top = math.ceil(max(0.2, float(best.iou[g].max()), float(best.threshold[g])) * 1.06 * 20) / 20
+    x = 56 + float(best.iou[g, c]) / top * (wide - 74)
+    y = 34 + (int(best.level[c]) + 0.5) / 5 * (high - 66)
+    view.page.mouse.move(*view.on_chart(x, y))
+    view.wait("root.querySelector('canvas.chart').style.cursor === 'pointer'")
+    view.page.mouse.click(*view.on_chart(x, y))
+    view.settle()
+    assert view.text("[data-fact=IoU]") == f"{best.iou[g, c]:.3f}"
+    view.keys("Escape")
 
 
 @on("microscope")
@@ -698,6 +895,36 @@ def test_no_number_of_another_setting(view):
     view.root.get_by_role("radio", name="128", exact=True).first.check()
     assert view.text(".panel") == "Computing …"
     view.wait("root.dataset.waiting === 'yes'")
+
+
+@on("tiling")
+def test_a_busy_mark_comes_before_a_late_answer(view):
+    "No times: a busy machine makes both late, and the mark never later than the answer."
+    view.page.evaluate("""() => {
+        const {fetch} = window, root = document.querySelector('.atss-explorer');
+        window.seen = [];
+        window.fetch = async (...given) => { await new Promise(f => setTimeout(f, 900)); return fetch(...given); };
+        new MutationObserver(() => window.seen.push(root.dataset.waiting ?? 'answered')).observe(root, {attributeFilter: ['data-waiting']});
+    }""")
+    view.keys("ArrowRight")
+    view.wait("window.seen.length > 1")
+    assert view.page.evaluate("window.seen") == ["yes", "answered"]
+
+
+def test_nothing_is_cut_on_a_telephone(opened, run_folder):
+    "360 pixels: no page that scrolls sideways, no column behind an edge."
+    page, _ = opened
+    page.set_viewport_size({"width": 360, "height": 780})
+    for name, code in KINDS.items():
+        with served(made(code.replace("'run'", repr(str(run_folder))))) as address:
+            page.goto(address)
+            View(page, 0).settle()
+            wide = """() => [document.documentElement, ...document.querySelectorAll('.panel, .scroll, .pane, .controls')]
+                .filter(n => n.scrollWidth > n.clientWidth + 1 || n.getBoundingClientRect().right > 361)
+                .map(n => `${n.className || n.tagName} ${n.scrollWidth} > ${n.clientWidth}`)"""
+            assert page.evaluate(wide) == [], name
+            page.goto("about:blank")
+    page.set_viewport_size({"width": 1360, "height": 1000})
 
 
 def test_numbers_are_what_json_can_say():

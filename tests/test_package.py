@@ -27,7 +27,7 @@ BELOW = {
     "inference": "core geometry samples model data tiles evaluation training",
     "recipes": "core geometry samples model data scenes tiles evaluation training inference",
     "plots": "core geometry samples data evaluation inference",
-    "explore": "core geometry samples model data scenes tiles evaluation plots",
+    "explore": "core geometry samples model data scenes tiles evaluation inference plots",
     "cli": "core geometry samples model data scenes tiles evaluation training inference recipes plots explore",
 }
 

@@ -55,7 +55,8 @@ def _explorer_of(args: argparse.Namespace):  # the explorer that is asked for
     from atss_nb.explore.page import labelled_image, make_explorer
 
     if args.name == "player":
-        return make_explorer("player", args.run.resolve())
+        run = args.run or Path("runs/demo")
+        return make_explorer("player", *([run.resolve()] if args.run or run.exists() else []))
     if args.name != "microscope":
         if args.image or args.data:
             raise ValueError(f"the explorer {args.name!r} shows no image; the microscope does")
@@ -93,7 +94,7 @@ _EXPLORE = {
     },
     "--data": {"type": Path, "help": "for the microscope: a data set in any known format, with its labels"},
     "--html": {"type": Path, "help": "write microscope, walk or dial to this file, which needs no Python"},
-    "--run": {"type": Path, "default": Path("runs/demo"), "help": "run that the player shows (runs/demo)"},
+    "--run": {"type": Path, "help": "run that the player shows (runs/demo; without it, the shipped weights)"},
     "--no-browser": {"action": "store_true", "help": "only print the address"},
 }
 

@@ -140,44 +140,58 @@ function measure(rule, grid, box) {
 }
 
 // ATSS and centre sampling: every anchor to the box that claims it most; among equals to the first.
-function resolve(rule, rows, owner) {
-  const best = new Map();
+function resolve(rule, rows, owner, best) {
   const score = (row, c) => (rule.name === "ATSS" ? row.iou[c] : -row.area);
-  for (const row of rows) for (const c of row.claims) best.set(row.index[c], Math.max(best.get(row.index[c]) ?? -Infinity, score(row, c)));
+  for (const row of rows) {
+    for (const c of row.claims) {
+      const mine = score(row, c);
+      if (mine > best[row.index[c]]) best[row.index[c]] = mine;
+    }
+  }
   rows.forEach((row, g) => {
     for (const c of row.claims) {
       const i = row.index[c];
-      if (owner[i] < 0 && score(row, c) >= best.get(i) - ROUNDING) owner[i] = g;
+      if (owner[i] < 0 && score(row, c) >= best[i] - ROUNDING) owner[i] = g;
       row.reason[c] = owner[i] === g ? POSITIVE : LOST;
     }
   });
 }
 
 // MaxIoU: every anchor to the box it overlaps most, the best anchors of a box to that box whatever their IoU.
-function resolveMax(rows, owner) {
-  const [best, reserved] = [new Map(), new Set()];
+function resolveMax(rows, owner, best) {
+  const reserved = new Set();
   rows.forEach(({ claims, index, iou, best: top }, g) => {
     for (const c of claims) {
-      const [i, reserve] = [index[c], iou[c] >= top - ROUNDING];
-      if (!reserve && (reserved.has(i) || !(iou[c] > (best.get(i) ?? 0) + ROUNDING))) continue;
-      best.set(i, iou[c]);
+      const i = index[c];
+      const reserve = iou[c] >= top - ROUNDING;
+      if (!reserve && (!(iou[c] > Math.max(best[i], 0) + ROUNDING) || reserved.has(i))) continue;
+      best[i] = iou[c];
       owner[i] = g;
       if (reserve) reserved.add(i);
     }
   });
-  for (const [i, iou] of best) if (!reserved.has(i) && iou < 0.5 - ROUNDING) owner[i] = iou >= 0.4 - ROUNDING ? -2 : -1;
+  const judged = (i) => (reserved.has(i) || best[i] >= 0.5 - ROUNDING ? owner[i] : best[i] >= 0.4 - ROUNDING ? -2 : -1);
+  for (const { claims, index } of rows) for (const c of claims) owner[index[c]] = judged(index[c]);
   rows.forEach((row, g) => {
     for (const c of row.claims) row.reason[c] = owner[row.index[c]] === g ? POSITIVE : row.judged[c];
   });
 }
 
-// Who learns what, and every number that led to it: owner (N,) and a row for each box. `known` are the rows of the
-// last answer under the same rule and grid: a box that has not moved is not measured again.
-function explain(rule, grid, boxes, known = []) {
-  const same = (a, b) => a && a.every((v, k) => v === b[k]);
-  const rows = boxes.map((box, g) => (same(known[g]?.box, box) ? known[g] : measure(rule, grid, [...box])));
-  const owner = new Int32Array(grid.count).fill(-1);
-  if (rule.name === "MaxIoU") resolveMax(rows, owner);
-  else resolve(rule, rows, owner);
-  return { rows, owner };
+// Who learns what, and every number that led to it: owner (N,) and a row for each box. `before` is an earlier answer
+// under the same rule and grid, which goes into this one: a box that has not moved is not measured again.
+function explain(rule, grid, boxes, before = null) {
+  const known = before?.rows ?? [];
+  const owner = before?.owner ?? new Int32Array(grid.count).fill(-1);
+  const best = before?.best ?? new Float64Array(grid.count).fill(-Infinity);
+  for (const { claims, index } of known) {
+    for (const c of claims) {
+      owner[index[c]] = -1;
+      best[index[c]] = -Infinity;
+    }
+  }
+  const same = (a, b) => a[0] === b[0] && a[1] === b[1] && a[2] === b[2] && a[3] === b[3] && a[4] === b[4];
+  const rows = boxes.map((box, g) => (known[g] && same(known[g].box, box) ? known[g] : measure(rule, grid, [...box])));
+  if (rule.name === "MaxIoU") resolveMax(rows, owner, best);
+  else resolve(rule, rows, owner, best);
+  return { rows, owner, best };
 }

@@ -28,7 +28,7 @@ class TileSeam extends Explorer {
   drawOver() {
     for (const poly of this.answer.merged ?? []) {
       this.trace(poly);
-      this.stroke(this.colors.palette[1], 2.4, [7, 6]);
+      this.stroke(this.colors.roles.result, 2.4, [7, 6]);
     }
   }
 
@@ -70,8 +70,8 @@ class TurnedImage extends Explorer {
     this.g.strokeStyle = "rgb(255 255 255 / 60%)";
     this.g.lineWidth = 1;
     this.g.stroke();
-    if (moved) this.outline(moved, { color: this.colors.palette[1], width: 2.6 });
-    this.dots(points, this.colors.palette[1]);
+    if (moved) this.outline(moved, { color: this.colors.roles.result, width: 2.6 });
+    this.dots(points, this.colors.roles.result);
     this.dots(from, "#ffffff");
   }
 

@@ -32,10 +32,31 @@ function rounds(top) {
 }
 
 // A table: rows of cells; a cell is text, a node or {text, ...props}.
-function table(head, rows) {
-  const cell = (tag) => (c) => (c instanceof Node || typeof c !== "object" ? make(tag, {}, c ?? "") : make(tag, c, c.text ?? ""));
-  const line = (tag) => (cells) => make("tr", cells.props ?? {}, cells.map(cell(tag)));
-  return make("table", {}, head && make("thead", {}, line("th")(head)), make("tbody", {}, rows.map(line("td"))));
+function tableRow(tag, cells) {
+  const cell = (c) => (c instanceof Node || typeof c !== "object" ? make(tag, {}, c ?? "") : make(tag, c, c.text ?? ""));
+  return make("tr", cells.props ?? {}, cells.map(cell));
+}
+
+const table = (head, rows) => make("table", {}, head && make("thead", {}, tableRow("th", head)), make("tbody", {}, rows.map((cells) => tableRow("td", cells))));
+
+// A table of many rows, each with a key that says what it shows: only those that show something else are made anew.
+class LongTable {
+  constructor() {
+    [this.head, this.body, this.keys] = [make("thead"), make("tbody"), []];
+    this.node = make("table", {}, this.head, this.body);
+  }
+
+  update(head, keys, cellsOf) {
+    morph(this.head, [tableRow("th", head)]);
+    keys.forEach((key, i) => {
+      if (this.keys[i] === key) return;
+      const [old, next] = [this.body.children[i], tableRow("td", cellsOf(i))];
+      if (old) blend(old, next);
+      else this.body.append(next);
+    });
+    while (this.body.children.length > keys.length) this.body.lastChild.remove();
+    this.keys = keys;
+  }
 }
 
 // What sets a colour "#rrggbb" off from any ground: white around dark ones, black around light ones.
@@ -54,17 +75,74 @@ const dot = (color, filled = true) => {
 // Give a node the children `fresh`, keeping those that are alike: what has the focus keeps it, and nothing flickers.
 function morph(parent, fresh) {
   fresh.forEach((node, i) => {
-    const old = parent.childNodes[i];
-    const next = node instanceof Node ? node : document.createTextNode(node);
-    if (!old) return parent.append(next);
-    if (old.nodeName !== next.nodeName) return old.replaceWith(next);
-    if (old.nodeType === Node.TEXT_NODE) return old.data === next.data || (old.data = next.data);
-    for (const { name } of [...old.attributes]) if (!next.hasAttribute(name)) old.removeAttribute(name);
-    for (const { name, value } of next.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
-    for (const name of ["onclick", "onpointerenter", "onpointerleave"]) old[name] = next[name];
-    morph(old, [...next.childNodes]);
+    const [old, next] = [parent.childNodes[i], node instanceof Node ? node : document.createTextNode(node)];
+    if (old) blend(old, next);
+    else parent.append(next);
   });
   while (parent.childNodes.length > fresh.length) parent.lastChild.remove();
+}
+
+// Make a node what another one is; one that is marked as its own master takes the place as it is.
+function blend(old, next) {
+  if (old === next) return;
+  if (old.nodeName !== next.nodeName || next.dataset?.own || old.dataset?.own) return void old.replaceWith(next);
+  if (old.nodeType === Node.TEXT_NODE) {
+    if (old.data !== next.data) old.data = next.data;
+    return;
+  }
+  for (const { name } of [...old.attributes]) if (!next.hasAttribute(name)) old.removeAttribute(name);
+  for (const { name, value } of next.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  for (const name of ["onclick", "onpointerenter", "onpointerleave"]) old[name] = next[name];
+  morph(old, [...next.childNodes]);
+}
+
+// A canvas of so many screen pixels that is on no page.
+function sheet(width, height) {
+  const canvas = document.createElement("canvas");
+  fitCanvas(canvas, width, height);
+  return canvas;
+}
+
+function fitCanvas(canvas, width, height) {
+  const ratio = window.devicePixelRatio || 1;
+  canvas.width = Math.round(width * ratio);
+  canvas.height = Math.round(height * ratio);
+  canvas.style.width = `${width}px`;
+  canvas.style.height = `${height}px`;
+  canvas.getContext("2d").setTransform(ratio, 0, 0, ratio, 0, 0);
+}
+
+function halved(image) {
+  const [width, height] = [image.width, image.height].map((side) => Math.max(1, Math.round(side / 2)));
+  const canvas = Object.assign(document.createElement("canvas"), { width, height });
+  canvas.getContext("2d").drawImage(image, 0, 0, width, height);
+  return canvas;
+}
+
+// Things that lie on a ground, which is a canvas of so many screen pixels. A thing has its `area`: left, top, right,
+// bottom. Where one is new or gone, all that lies there is drawn again, and nothing else.
+class Layer {
+  constructor(ground, width, height) {
+    Object.assign(this, { ground, width, height, things: [], fresh: true });
+    this.canvas = sheet(width, height);
+  }
+
+  update(things, draw) {
+    const old = this.things;
+    const changed = Array.from({ length: Math.max(things.length, old.length) }, (_, i) => (things[i] === old[i] ? [] : [things[i], old[i]])).flat().filter(Boolean);
+    const dirty = this.fresh || changed.length > 100 ? [[0, 0, this.width, this.height]] : changed.map(({ area }) => area);
+    Object.assign(this, { things, fresh: false });
+    if (!dirty.length) return;
+    const g = this.canvas.getContext("2d");
+    g.save();
+    g.beginPath();
+    for (const [x0, y0, x1, y1] of dirty) g.rect(x0, y0, x1 - x0, y1 - y0); // wound alike: where two overlap, both count
+    g.clip();
+    g.drawImage(this.ground, 0, 0, this.width, this.height);
+    const touches = ([x0, y0, x1, y1]) => dirty.some((d) => x0 < d[2] && d[0] < x1 && y0 < d[3] && d[1] < y1);
+    draw(g, things.flatMap((thing, i) => (thing && touches(thing.area) ? [i] : [])));
+    g.restore();
+  }
 }
 
 // What draws on `g`, the canvas of now; `at` says where a point of the scene is on it.
@@ -209,6 +287,17 @@ class Drawing {
       x += 27 + g.measureText(label).width + 16;
     }
   }
+}
+
+// What Python sent: long lists of numbers came as bytes, {shape, float64}.
+function unpacked(value) {
+  if (value === null || typeof value !== "object" || value instanceof DataView) return value;
+  if (Array.isArray(value)) return value.map(unpacked);
+  const { shape, float64: bytes } = value;
+  if (!(bytes instanceof DataView)) return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, unpacked(one)]));
+  const numbers = Array.from({ length: bytes.byteLength / 8 }, (_, i) => bytes.getFloat64(8 * i, true));
+  const nest = ([n, ...rest], part) => (rest.length ? Array.from({ length: n }, (_, i) => nest(rest, part.slice((i * part.length) / n, ((i + 1) * part.length) / n))) : part);
+  return nest(shape, numbers);
 }
 
 const same = (a, b) => a === b || JSON.stringify(a) === JSON.stringify(b);

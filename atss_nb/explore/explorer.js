@@ -50,7 +50,7 @@ class Explorer extends Drawing {
     this.controls = model.get("controls") ?? [];
     this.scene = structuredClone(model.get("scene"));
     this.settings = this.readSettings();
-    this.answer = this.local ? {} : model.get("answer") ?? {};
+    this.answer = this.local ? {} : unpacked(model.get("answer") ?? {});
     this.colors = model.get("colors");
     [this.past, this.future] = [[], []];
     this.counts = { draws: 0, asked: 0, answers: 0, stale: 0 };
@@ -80,6 +80,7 @@ class Explorer extends Drawing {
     const bar = make("div", { className: "bar", role: "group", ariaLabel: "tools" }, this.buttons(), this.status);
     const settings = this.buildControls(this.controls.filter((c) => !c.side));
     this.root = make("div", { className: "atss-explorer" }, this.header(settings), bar, this.keys, this.code, body, this.footer(settings), this.voice);
+    this.root.style.setProperty("--gone", this.colors.roles.gone);
     this.root.setAttribute("data-lm-suppress-shortcuts", "true"); // or JupyterLab takes the keys
     el.append(this.root);
   }
@@ -90,14 +91,14 @@ class Explorer extends Drawing {
   buttons() {
     const { many, still, opens } = this.constructor;
     const button = (text, title, act) => make("button", { type: "button", title, onclick: () => act.call(this) }, text);
-    const file = make("input", { type: "file", accept: "image/*", hidden: true, onchange: () => this.openImage(file.files[0]) });
+    const file = make("input", { type: "file", multiple: true, hidden: true, onchange: () => this.openFiles([...file.files]).then(() => { file.value = ""; }) });
     return [
       many && button("Add", "Add an object (a)", this.add),
       many && button("Delete", "Delete the selected object (delete)", this.remove),
       !still && button("Undo", "Undo (ctrl + z)", this.undo),
       !still && button("Redo", "Redo (ctrl + y)", this.redo),
       make("span", { className: "pair" }, button("−", "Zoom out (-)", () => this.zoomBy(1 / 1.5)), button("+", "Zoom in (+)", () => this.zoomBy(1.5)), button("Fit", "Show the whole scene (0)", () => this.zoomBy(0))),
-      opens && [button("Open image", "Open an image of your own; or drop it here", () => file.click()), file],
+      opens && [button("Open image", "Open an image of your own, its label file, or both; or drop them here", () => file.click()), file],
       this.program && button("Copy as Python", "Copy this scene as Python code", this.copy),
       button("Keys", "Show the keys (?)", this.help),
     ].flat();
@@ -132,8 +133,9 @@ class Explorer extends Drawing {
     on(this.root, "keydown", this.type);
     if (this.constructor.opens) {
       on(this.root, "dragover", (e) => e.preventDefault());
-      on(this.root, "drop", (e) => (e.preventDefault(), this.openImage(e.dataTransfer.files[0])));
+      on(this.root, "drop", (e) => (e.preventDefault(), this.openFiles([...e.dataTransfer.files])));
     }
+    on(window, "scroll", () => { if (this.drag) this.drag.frame = this.drag.canvas.getBoundingClientRect(); }, { capture: true });
     on(window, "resize", this.fit); // also when the zoom of the page changes
     on(window.matchMedia("(prefers-color-scheme: dark)"), "change", this.restyle);
     this.observers = [new ResizeObserver(() => this.fit()), new MutationObserver(() => this.restyle())];
@@ -191,6 +193,7 @@ class Explorer extends Drawing {
     if (this.turning !== name || whole) this.remember();
     this.turning = name;
     this.settings[name] = value;
+    this.showSettings();
     if (whole && !this.local) this.forget();
     this.changed();
   }
@@ -203,7 +206,7 @@ class Explorer extends Drawing {
   // ---- the conversation: one question at a time, the newest state next, late answers dropped ------------------------
   changed() {
     this.dirty = true;
-    this.showSettings();
+    this.adopted = false;
     this.canvas.dataset.busy = "yes"; // until the answer to this is drawn
     this.paint();
     if (!this.local) this.ask();
@@ -219,7 +222,7 @@ class Explorer extends Drawing {
     this.busy = setTimeout(() => {
       this.root.dataset.waiting = "yes";
       if (turned) this.forget();
-    }, 100);
+    }, 60); // a mark within 100 ms
     this.timer = setTimeout(() => this.say("Python does not answer: is the kernel busy, or gone?", true), 5000);
   }
 
@@ -233,7 +236,7 @@ class Explorer extends Drawing {
   }
 
   receive() {
-    const answer = this.model.get("answer");
+    const answer = unpacked(this.model.get("answer"));
     if (this.local) return this.confirm(answer);
     if (answer.request < this.shown) {
       this.counts.stale += 1;
@@ -314,33 +317,43 @@ class Explorer extends Drawing {
 
   receivePicture() {
     const bytes = this.model.get("picture");
-    this.picture = null;
+    [this.copies, this.ground] = [[], null];
     if (!bytes?.byteLength) return this.paint();
     const url = URL.createObjectURL(new Blob([bytes]));
     const image = new Image();
-    image.onload = () => ((this.picture = image), URL.revokeObjectURL(url), (this.ground = null), this.paint());
+    image.onload = () => ((this.copies = [image]), URL.revokeObjectURL(url), (this.ground = null), this.paint());
     image.onerror = () => this.say("The browser cannot show this picture.", true);
     image.src = url;
   }
 
-  // An image of one's own: read by the browser, so that it works without Python, and never leaves the machine.
-  async openImage(file) {
-    if (!file) return;
+  // Files of one's own, an image, what belongs to it, or both: the browser reads them, so that it works without Python
+  // and nothing leaves the machine. What cannot be read changes nothing.
+  async openFiles(files) {
+    if (!files.length) return;
+    const isImage = ({ name, type }) => type.startsWith("image/") || !/\.(txt|json|xml)$/i.test(name);
+    const [file, texts] = [files.find(isImage), files.filter((one) => !isImage(one))];
     try {
-      const image = await createImageBitmap(file);
+      const image = file && (await createImageBitmap(file).catch(() => { throw new Error(`${file.name} cannot be read: the browser knows no such image`); }));
+      const extent = image ? [image.height, image.width] : this.extent;
+      const read = await Promise.all(texts.map(async (one) => ({ file: one.name, text: await one.text() })));
+      const scene = this.opened(file?.name ?? this.scene.image, extent, read);
+      const picture = image && new DataView(await file.arrayBuffer());
       this.remember();
-      const bytes = new Uint8Array(await file.arrayBuffer());
-      this.model.set("extent", [image.height, image.width]);
-      this.model.set("picture", new DataView(bytes.buffer));
-      this.model.set("trouble", "");
-      this.opened(file.name);
+      this.scene = scene;
+      if (picture) this.lay(picture, extent);
       this.changed();
-    } catch {
-      this.say(`${file.name} cannot be read: the browser knows no such image`, true);
+    } catch (error) {
+      this.say(error.message, true);
     }
   }
 
-  opened() {}
+  lay(picture, extent) {
+    this.model.set("extent", extent);
+    this.model.set("picture", picture);
+    this.model.set("trouble", "");
+  }
+
+  opened() { return this.scene; } // (image, extent, [{file, text}]) -> the scene that these files make
 
   // ---- what is written beside and above the canvas -----------------------------------------------------------------
   say(text, bad = false) {
@@ -356,7 +369,8 @@ class Explorer extends Drawing {
     const said = [...(error ? [`${this.local ? "Not possible" : "Python says"}: ${error}`] : []), ...(trouble ? [trouble] : []), ...notes];
     const { python } = this.root.dataset;
     const confirmed = { same: "✓ Python says the same", other: "Python says something else: please report this scene" }[python] ?? "";
-    this.say(said.join(" · ") || confirmed, !!said.length || python === "other");
+    const more = said.length > 16 ? [`and ${said.length - 15} more`] : [];
+    this.say([...said.slice(0, more.length ? 15 : 16), ...more].join(" · ") || confirmed, !!said.length || python === "other");
     const wait = !this.local && !error && !Object.keys(this.answer).length;
     this.root.setAttribute("aria-busy", wait ? "true" : "false");
     morph(this.panel, (error ? [] : wait ? [make("div", { className: "note waiting" }, "Computing …")] : this.tell()).flat().filter(Boolean));
@@ -405,6 +419,7 @@ class Explorer extends Drawing {
     const beside = room >= (this.panes.length > 1 ? 1100 : 616);
     const columns = this.panes.length > 1 && room >= 560 ? 2 : 1;
     this.root.classList.toggle("narrow", !beside);
+    this.root.classList.toggle("tiny", room < 420);
     this.root.style.setProperty("--columns", columns);
     this.root.style.setProperty("--side", `${side}px`);
     const wide = Math.max((room - (beside ? side + 16 : 0) - 14 * (columns - 1)) / columns, 260);
@@ -414,8 +429,8 @@ class Explorer extends Drawing {
     this.fitted = Math.min((wide - 2 * this.margin) / w, (high - 2 * this.margin) / h);
     [this.width, this.height] = [w * this.fitted + 2 * this.margin, h * this.fitted + 2 * this.margin];
     for (const { canvas, chart, node } of this.panes) {
-      this.resize(canvas, this.width, this.height);
-      if (chart) this.resize(chart, Math.max(this.width, Math.min(wide, 600)), chartHeight);
+      fitCanvas(canvas, this.width, this.height);
+      if (chart) fitCanvas(chart, Math.max(this.width, Math.min(wide, 600)), chartHeight);
       node.style.width = `${Math.max(this.width, chart ? Math.min(wide, 600) : 0)}px`;
     }
     this.center = this.origin ?? [w / 2, h / 2];
@@ -446,22 +461,13 @@ class Explorer extends Drawing {
   at([x, y]) { return [this.width / 2 + (x - this.center[0]) * this.scale, this.height / 2 + (y - this.center[1]) * this.scale]; }
 
   place(event, canvas = event.currentTarget ?? event.target) {
-    const frame = canvas.getBoundingClientRect();
+    const frame = this.drag?.frame ?? canvas.getBoundingClientRect();
     return [(event.clientX - frame.left - this.width / 2) / this.scale + this.center[0], (event.clientY - frame.top - this.height / 2) / this.scale + this.center[1]];
-  }
-
-  resize(canvas, width, height) {
-    const ratio = window.devicePixelRatio || 1;
-    canvas.width = Math.round(width * ratio);
-    canvas.height = Math.round(height * ratio);
-    canvas.style.width = `${width}px`;
-    canvas.style.height = `${height}px`;
-    canvas.getContext("2d").setTransform(ratio, 0, 0, ratio, 0, 0);
   }
 
   restyle() {
     const style = getComputedStyle(this.root);
-    for (const name of ["ink", "soft", "line", "paper", "edge", "accent", "alarm", "band"]) this[name] = style.getPropertyValue(`--${name}`).trim();
+    for (const name of ["ink", "soft", "line", "paper", "edge", "accent", "alarm", "band", "hit", "false", "missed"]) this[name] = style.getPropertyValue(`--${name}`).trim();
     this.font = style.fontFamily;
     this.ground = null;
     this.showSettings();
@@ -481,12 +487,15 @@ class Explorer extends Drawing {
     this.counts.draws += 1;
     this.panes.forEach((pane, i) => this.drawPane(pane, i));
     const [left, top] = this.at([0, 0]);
-    Object.assign(this.canvas.dataset, this.counts, { busy: this.waiting || this.dirty ? "yes" : "", request: this.shown, scale: this.scale, left, top, boxes: JSON.stringify(this.boxes), selected: this.selected, error: this.answer.error ?? "" });
+    const moving = !!this.drag?.moved;
+    Object.assign(this.canvas.dataset, this.counts, { busy: this.waiting || this.dirty || moving ? "yes" : "", request: this.shown, scale: this.scale, left, top, selected: this.selected, error: this.answer.error ?? "" });
+    if (!moving) this.canvas.dataset.boxes = JSON.stringify(this.boxes);
   }
 
   drawPane({ canvas, chart }, i) {
+    const below = this.below(i);
     this.g = canvas.getContext("2d");
-    this.g.drawImage(this.background(), 0, 0, this.width, this.height);
+    this.g.drawImage(below, 0, 0, this.width, this.height);
     this.draw(i);
     this.drawBoxes(i);
     this.drawOver(i);
@@ -502,11 +511,12 @@ class Explorer extends Drawing {
     this.boxes.forEach((box, i) => plain(box) && this.outline(box, { ...this.look(i), width: i === this.selected ? 2.6 : 1.8 }));
   }
 
+  below() { return this.background(); } // what lies under all that pane `i` draws in every frame
+
   // Paper and picture as they lie under all panes: drawn anew only when the view changes.
   background() {
     if (this.ground) return this.ground;
-    const g = (this.ground = document.createElement("canvas")).getContext("2d");
-    this.resize(this.ground, this.width, this.height);
+    const g = (this.ground = sheet(this.width, this.height)).getContext("2d");
     const [h, w] = this.extent;
     const [left, top] = this.at([0, 0]);
     const area = [left, top, w * this.scale, h * this.scale];
@@ -514,11 +524,17 @@ class Explorer extends Drawing {
     g.fillRect(0, 0, this.width, this.height);
     g.fillStyle = this.paper;
     g.fillRect(...area);
-    g.imageSmoothingQuality = "high";
-    if (this.picture) g.drawImage(this.picture, ...area);
+    if (this.copies.length) g.drawImage(this.copyFor(area[2] * (window.devicePixelRatio || 1)), ...area);
     g.strokeStyle = "rgb(255 255 255 / 20%)";
     g.strokeRect(...area);
     return this.ground;
+  }
+
+  // The picture, halved until it has at most twice the pixels that it is drawn on: each size is made once.
+  copyFor(wide) {
+    let n = 0;
+    for (; this.copies[n].width > 2 * wide; n += 1) this.copies[n + 1] ??= halved(this.copies[n]);
+    return this.copies[n];
   }
 
   // ---- handles: eight to stretch, one to turn ------------------------------------------------------------------------
@@ -556,14 +572,16 @@ class Explorer extends Drawing {
 
   // What lies under a point of the scene: a handle, else the selected box, else the smallest one.
   under(p, finger = 9) {
-    const near = (at) => Math.hypot(at[0] - p[0], at[1] - p[1]) * this.scale;
-    const grip = this.handles().map((g) => ({ ...g, far: near(g.at) })).filter((g) => g.far < finger).sort((a, b) => a.far - b.far)[0];
-    if (grip) return { ...grip, index: this.selected };
     const pad = 5 / this.scale;
     const inside = (box) => {
       const [u, v] = turned(p[0] - box[0], p[1] - box[1], -box[4]);
       return Math.abs(u) <= box[2] / 2 + pad && Math.abs(v) <= box[3] / 2 + pad;
     };
+    const own = this.boxes[this.selected];
+    const reach = plain(own ?? []) && inside(own) ? Math.min(finger, (Math.min(own[2], own[3]) * this.scale) / 4) : finger; // a small box can still be moved
+    const far = ({ at }) => Math.hypot(at[0] - p[0], at[1] - p[1]) * this.scale;
+    const grip = this.handles().map((g) => ({ ...g, far: far(g) })).filter((g) => g.far < (g.kind === "turn" ? finger : reach)).sort((a, b) => a.far - b.far)[0];
+    if (grip) return { ...grip, index: this.selected };
     const hit = this.boxes.map((box, index) => ({ box, index, kind: "move" })).filter(({ box }) => plain(box ?? []) && inside(box));
     hit.sort((a, b) => (b.index === this.selected) - (a.index === this.selected) || a.box[2] * a.box[3] - b.box[2] * b.box[3]);
     return hit[0];
@@ -599,7 +617,7 @@ class Explorer extends Drawing {
     canvas.focus({ preventScroll: true });
     const p = this.place(event, canvas);
     const hit = this.under(p, event.pointerType === "touch" ? 16 : 9);
-    this.drag = { p, hit, canvas, center: this.center, start: hit && [...this.boxes[hit.index]], before: this.snapshot(), moved: false, x: event.clientX, y: event.clientY };
+    this.drag = { p, hit, canvas, frame: canvas.getBoundingClientRect(), center: this.center, start: hit && [...this.boxes[hit.index]], before: this.snapshot(), moved: false, x: event.clientX, y: event.clientY };
   }
 
   move(event, i) {
@@ -642,14 +660,14 @@ class Explorer extends Drawing {
   release(event) {
     const { drag } = this;
     this.drag = this.fingers = null;
-    if (drag?.moved) this.tellAll(); // without delay
-    if (!drag || drag.moved) return;
+    if (drag?.moved) return this.tellAll(), this.paint(); // without delay
+    if (!drag) return;
     const [p, i] = [this.place(event, drag.canvas), this.panes.findIndex(({ canvas }) => canvas === drag.canvas)];
     if (event.type === "pointerup" && !this.click(p, 8 / this.scale, i) && drag.hit) this.select(drag.hit.index);
   }
 
   // ---- keys and buttons ------------------------------------------------------------------------------------------------
-  snapshot() { return structuredClone({ scene: this.scene, settings: this.settings }); }
+  snapshot() { return { ...structuredClone({ scene: this.scene, settings: this.settings }), picture: this.model.get("picture"), extent: this.extent }; }
 
   remember(state = this.snapshot()) {
     this.past.push(state);
@@ -661,9 +679,11 @@ class Explorer extends Drawing {
   step(from, to) {
     if (!from.length) return;
     to.push(this.snapshot());
-    const { scene, settings } = from.pop();
+    const { scene, settings, picture, extent } = from.pop();
     if (!this.local && !same(settings, this.settings)) this.forget();
     [this.scene, this.settings] = [scene, settings];
+    this.showSettings();
+    if (picture !== this.model.get("picture")) this.lay(picture, extent);
     this.changed();
   }
 

@@ -9,6 +9,7 @@ const WHY = [
   ({ iou }) => `ignored: IoU ${iou.toFixed(3)} is too little for a positive and too much for a negative.`,
 ];
 const WHY_NONE = { [BELOW_THRESHOLD]: "overlap too little", [CENTER_OUTSIDE]: "lie outside", [LOST]: "go to another object", [WRONG_SIZE]: "are for another size", [BETWEEN]: "are neither positive nor negative" };
+const NONE = [];
 const MOST_SHOWN = 150; // candidates of the selected object
 
 // Why an object learns nothing, in words.
@@ -30,26 +31,36 @@ function marksOf(rule, row) {
   return rule.name === "MaxIoU" ? [{ x: 0.4, label: "negative below" }, { x: 0.5, label: "positive from" }] : [];
 }
 
+const candidate = (grid, row, g, c) => ({ g, c, anchor: row.index[c], level: row.level[c], at: grid.box(row.index[c]).slice(0, 2), iou: row.iou[c], reason: row.reason[c] });
+
+// The positives of object `g`: the very same list while they stay the same.
+function wonBy(grid, row, g) {
+  const { claims, reason, won = NONE } = row;
+  let n = 0;
+  let alike = !!row.won;
+  for (const c of claims) if (reason[c] === POSITIVE) alike = won[n++]?.c === c && alike;
+  if (!alike || won.length !== n) row.won = Array.from(claims.filter((c) => reason[c] === POSITIVE), (c) => candidate(grid, row, g, c));
+  return row.won;
+}
+
 // One rule's answer to the scene: what Python's `Microscope.respond` says of it, and what else is drawn.
 function sideAnswer(rule, grid, seen, known, selected, picked) {
-  const { rows, owner } = explain(rule, grid, seen, known);
-  const won = rows.map((row) => Array.from(row.claims).filter((c) => row.reason[c] === POSITIVE));
+  const { rows, owner, best } = explain(rule, grid, seen, known);
+  const won = rows.map((row, g) => wonBy(grid, row, g));
   const levels = grid.levels.map(({ stride, height, width }) => ({ stride, cells: [height, width], positives: 0 }));
-  won.forEach((list, g) => list.forEach((c) => { levels[rows[g].level[c]].positives += 1; }));
+  for (const list of won) for (const { level } of list) levels[level].positives += 1;
   const positives = won.reduce((sum, list) => sum + list.length, 0);
+  const orphaned = won.flatMap((list, g) => (list.length ? [] : [g]));
   let ignored = 0;
   if (rule.name === "MaxIoU") for (const i of new Set(rows.flatMap((row) => Array.from(row.claims, (c) => row.index[c])))) ignored += owner[i] === -2;
-  const objects = rows.map((row, g) => {
-    const marks = marksOf(rule, row);
-    return { positives: won[g].length, best: row.best, threshold: marks[1]?.x ?? null, marks };
-  });
-  const candidate = (g, c) => ({ g, c, anchor: rows[g].index[c], level: rows[g].level[c], at: grid.box(rows[g].index[c]).slice(0, 2), iou: rows[g].iou[c], reason: rows[g].reason[c] });
-  const mine = rows[selected] ? shownColumns(rows[selected]).map((c) => candidate(selected, c)) : [];
+  const line = { ATSS: (row) => row.threshold, MaxIoU: () => 0.5 }[rule.name];
+  const objects = { positives: won.map((list) => list.length), best: rows.map((row) => row.best), threshold: line ? rows.map(line) : null };
+  const mine = rows[selected] ? shownColumns(rows[selected]).map((c) => candidate(grid, rows[selected], selected, c)) : [];
   return {
-    rule, grid, rows, owner, mine, levels, objects,
-    won: won.flatMap((list, g) => list.map((c) => candidate(g, c))),
-    counts: { positives, ignored, anchors: grid.count, per_location: grid.per },
-    orphans: won.flatMap((list, g) => (list.length ? [] : [whyNone(rows[g], g)])),
+    rule, grid, rows, owner, best, won, mine, levels, objects,
+    marks: rows[selected] ? marksOf(rule, rows[selected]) : [],
+    counts: { positives, ignored, anchors: grid.count, per_location: grid.per, orphans: orphaned.length },
+    orphans: orphaned.slice(0, 3).map((g) => whyNone(rows[g], g)),
     candidates: mine.map((m) => [m.anchor, m.level, ...m.at, m.iou, m.reason]),
     picked: pickedOf(rows, owner, grid, objects, selected, picked),
   };
@@ -60,7 +71,7 @@ function pickedOf(rows, owner, grid, objects, g, anchor) {
   const c = rows[g] && anchor != null ? rows[g].index.indexOf(anchor) : -1;
   if (c < 0) return null;
   const [iou, distance, margin] = ["iou", "distance", "margin"].map((name) => rows[g][name][c]);
-  const reason = WHY[rows[g].reason[c]]({ iou, margin, threshold: objects[g].threshold ?? 0, winner: owner[anchor] + 1 });
+  const reason = WHY[rows[g].reason[c]]({ iou, margin, threshold: objects.threshold?.[g] ?? 0, winner: owner[anchor] + 1 });
   return { anchor, box: grid.box(anchor), level: rows[g].level[c], iou, distance, margin, reason, positive: rows[g].reason[c] === POSITIVE };
 }
 
@@ -72,7 +83,7 @@ function saying({ rule, rows, objects }, g, stage, name) {
   const row = rows[g];
   const n = (test) => row.reason.reduce((sum, _, c) => sum + test(c), 0);
   const total = row.index.length;
-  const [f, positives] = [(v) => v.toFixed(3), objects[g].positives];
+  const [f, positives] = [(v) => v.toFixed(3), objects.positives[g]];
   if (rule.name === "ATSS") {
     return [
       `The ${rule.k} anchors of each level that are nearest to the centre of ${name}: ${total} candidates, however little they overlap.`,
@@ -122,10 +133,10 @@ class Microscope extends Explorer {
     const answers = rules.map((rule, i) => {
       if (!rule) return null;
       const key = JSON.stringify([rule, extent]);
-      if (known[i]?.key !== key) known[i] = { key, grid: new Grid(extent, rule.shape), rows: [] };
+      if (known[i]?.key !== key) known[i] = { key, grid: new Grid(extent, rule.shape), before: null };
       const picked = alike || (scene.side ?? 0) === i ? scene.picked : null;
-      const answer = sideAnswer(rule, known[i].grid, rule.upright ? boxes.map(upright) : boxes, known[i].rows, selected, picked);
-      known[i].rows = answer.rows;
+      const answer = sideAnswer(rule, known[i].grid, rule.upright ? boxes.map(upright) : boxes, known[i].before, selected, picked);
+      known[i].before = answer;
       return answer;
     });
     return { ...answers[0], versus: answers[1], alike };
@@ -149,6 +160,8 @@ class Microscope extends Explorer {
 
   header() {
     this.stage = 4;
+    this.objects = new LongTable();
+    this.list = make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: "positives of each object", dataset: { own: "yes" } }, this.objects.node);
     const tries = [["Shrink the smallest object until it learns nothing", this.shrink], ["Turn the longest one by 45°", this.turnLongest], ["Lay the smallest on top of the largest", this.cover]];
     this.play = make("button", { type: "button", className: "play", title: "Play the steps of the rules for the selected object", onclick: () => (this.playing ? this.stopPlay() : this.startPlay()) }, "▶ Play the rules");
     this.steps = [1, 2, 3, 4].map((n) => make("button", { type: "button", onclick: () => (this.stopPlay(), this.show(n)) }));
@@ -253,7 +266,7 @@ class Microscope extends Explorer {
 
   lost(i) {
     this.answerHere();
-    return this.sides.some((side) => side && side.objects[i].positives === 0);
+    return this.sides.some((side) => side && side.objects.positives[i] === 0);
   }
 
   turnLongest() {
@@ -268,24 +281,74 @@ class Microscope extends Explorer {
   }
 
   // ---- drawing -----------------------------------------------------------------------------------------------------
-  radius(level) { return 3 + 0.7 * level; }
+  // Dots shrink with the picture, or hundreds of objects would vanish under theirs.
+  radius(level) { return (3 + 0.7 * level) * this.fine; }
 
-  drawBoxes(i) {
+  get fine() { return clamp(1.25 * this.scale, 0.35, 1); }
+
+  lost(i, g) { return this.sides[i]?.objects.positives[g] === 0; }
+
+  // All objects but the selected one lie below, with their anchors: what moves is drawn over them.
+  below(i) {
+    const ground = super.below(i);
+    this.layers ??= [];
+    if (this.layers[i]?.ground !== ground) this.layers[i] = new Layer(ground, this.width, this.height);
+    const layer = this.layers[i];
+    layer.update(this.boxes.map((_, g) => (g === this.selected ? null : this.thing(i, g, layer.things?.[g]))), (g, shown) => {
+      this.g = g;
+      if (this.stage === 4) this.drawAnchors(i, shown);
+      this.drawOutlines(i, shown);
+    });
+    return layer.canvas;
+  }
+
+  // What is drawn of an object, for its layer; `old` if that is the same.
+  thing(i, g, old) {
+    const box = this.boxes[g];
+    if (!plain(box ?? [])) return null;
+    const won = (this.stage === 4 && this.sides[i]?.won[g]) || NONE;
+    const news = won.map((c) => this.isNews(c, i));
+    if (old?.won === won && old.news.every((v, k) => v === news[k]) && old.box.every((v, k) => v === box[k])) return old;
+    const places = [...corners(box), ...won.map(({ at }) => at)].map((p) => this.at(p));
+    const [xs, ys] = [0, 1].map((k) => places.map((p) => p[k]));
+    return { box: [...box], won, news, area: [Math.floor(Math.min(...xs)) - 12, Math.floor(Math.min(...ys)) - 12, Math.ceil(Math.max(...xs)) + 12, Math.ceil(Math.max(...ys)) + 12] };
+  }
+
+  // The anchors that learn these objects, tied to them.
+  drawAnchors(i, objects) {
     const side = this.sides[i];
-    const lost = (g) => side && side.objects[g]?.positives === 0;
-    const all = this.boxes.map((box, g) => ({ box, g })).filter(({ box, g }) => plain(box ?? []) && g !== this.selected);
+    if (!side) return;
+    const seen = objects.flatMap((g) => side.won[g] ?? []).filter(({ at }) => this.inView(at));
+    const { levels } = this.colors;
+    levels.forEach((color, level) => {
+      this.g.beginPath();
+      for (const { g, at, level: own } of seen) if (own === level) (this.g.moveTo(...this.at(at)), this.g.lineTo(...this.at(this.boxes[g] ?? at)));
+      [this.g.strokeStyle, this.g.lineWidth, this.g.globalAlpha] = [color, 1, 0.6];
+      this.g.stroke();
+      this.g.globalAlpha = 1;
+    });
+    const news = seen.filter((d) => this.isNews(d, i));
+    levels.forEach((color, level) => {
+      this.dots(news.filter((d) => d.level === level), this.radius(level) + 3 * this.fine, "#ffffff", "rgb(0 0 0 / 60%)");
+      this.dots(seen.filter((d) => d.level === level), this.radius(level) + 0.5 * this.fine, color, rim(color));
+    });
+  }
+
+  drawOutlines(i, objects) {
     for (const orphan of [false, true]) {
       this.g.beginPath();
-      for (const { box, g } of all) if (!!lost(g) === orphan) this.ring(corners(box));
-      if (this.stage < 4) this.g.globalAlpha = 0.35;
-      this.stroke(orphan ? "#ff6a3d" : "#ffffff", 1.8, orphan ? [7, 6] : []);
-      this.g.globalAlpha = 1;
+      for (const g of objects) if (this.lost(i, g) === orphan) this.ring(corners(this.boxes[g]));
+      this.stroke(orphan ? this.colors.roles.gone : "#ffffff", 1.8 * Math.max(0.6, this.fine), orphan ? [7, 6] : []);
     }
-    if (all.length <= 40 && this.stage === 4) for (const { box, g } of all) this.label(box, g, lost(g), side);
+  }
+
+  drawBoxes(i) {
+    if (this.boxes.length <= 40 && this.stage === 4) this.boxes.forEach((box, g) => g !== this.selected && plain(box ?? []) && this.label(i, g));
     const box = this.boxes[this.selected];
     if (!plain(box ?? [])) return;
-    this.outline(box, { color: lost(this.selected) ? "#ff6a3d" : "#ffffff", dash: lost(this.selected) ? [7, 6] : [], width: 2.6 });
-    this.label(box, this.selected, lost(this.selected), side);
+    const lost = this.lost(i, this.selected);
+    this.outline(box, { color: lost ? this.colors.roles.gone : "#ffffff", dash: lost ? [7, 6] : [], width: 2.6 });
+    this.label(i, this.selected);
   }
 
   ring(points) {
@@ -293,34 +356,22 @@ class Microscope extends Explorer {
     this.g.closePath();
   }
 
-  label(box, g, orphan, side) {
-    const [x, y] = this.at(corners(box).reduce((a, b) => (b[1] < a[1] ? b : a)));
-    const count = side ? `: ${orphan ? "learns nothing" : side.objects[g]?.positives ?? ""}` : "";
-    this.write(`${g + 1}${count}`, [clamp(x, 24, this.width - 24), Math.max(y, 18)], orphan ? "#ff6a3d" : "#ffffff");
+  label(i, g) {
+    const [x, y] = this.at(corners(this.boxes[g]).reduce((a, b) => (b[1] < a[1] ? b : a)));
+    const orphan = this.lost(i, g);
+    const count = this.sides[i] ? `: ${orphan ? "learns nothing" : this.sides[i].objects.positives[g] ?? ""}` : "";
+    this.write(`${g + 1}${count}`, [clamp(x, 24, this.width - 24), Math.max(y, 18)], orphan ? this.colors.roles.gone : "#ffffff");
   }
 
   draw(i) {
     const side = this.sides[i];
     if (!side) return;
     if (this.stage < 4) return this.drawStep(side, i);
-    const seen = side.won.filter(({ at }) => this.inView(at));
     const { levels } = this.colors;
-    levels.forEach((color, level) => {
-      const dots = seen.filter((d) => d.level === level);
-      this.g.beginPath();
-      for (const { g, at } of dots) (this.g.moveTo(...this.at(at)), this.g.lineTo(...this.at(this.boxes[g] ?? at)));
-      [this.g.strokeStyle, this.g.lineWidth, this.g.globalAlpha] = [color, 1, 0.6];
-      this.g.stroke();
-      this.g.globalAlpha = 1;
-    });
     this.g.globalAlpha = side.mine.length > 60 ? 0.35 : 0.75;
     for (const { level, at, reason } of side.mine) if (reason !== POSITIVE) this.ringlet(this.at(at), this.radius(level), levels[level]);
     this.g.globalAlpha = 1;
-    const news = this.answer.alike ? seen.filter((d) => this.isNews(d, i)) : [];
-    levels.forEach((color, level) => {
-      this.dots(news.filter((d) => d.level === level), this.radius(level) + 3, "#ffffff", "rgb(0 0 0 / 60%)");
-      this.dots(seen.filter((d) => d.level === level), this.radius(level) + 0.5, color, rim(color));
-    });
+    this.drawAnchors(i, [this.selected]);
     this.drawPicked(side);
   }
 
@@ -338,7 +389,7 @@ class Microscope extends Explorer {
   }
 
   // Does only this side give this anchor to this object?
-  isNews({ anchor, g }, i) { return this.sides[1 - i] && this.sides[1 - i].owner[anchor] !== g; }
+  isNews({ anchor, g }, i) { return this.answer.alike && !!this.sides[1 - i] && this.sides[1 - i].owner[anchor] !== g; }
 
   dots(dots, radius, color, edge) {
     if (!dots.length) return;
@@ -375,7 +426,7 @@ class Microscope extends Explorer {
   cross([x, y], r, grown = 1) {
     this.g.beginPath();
     for (const s of [-1, 1]) (this.g.moveTo(x - r, y - s * r), this.g.lineTo(x - r + 2 * r * grown, y - s * r + 2 * s * r * grown));
-    this.stroke("#ff6a3d", 1.4);
+    this.stroke(this.colors.roles.gone, 1.4);
   }
 
   drawPicked(side) {
@@ -397,13 +448,12 @@ class Microscope extends Explorer {
   // The strip: the IoUs of the selected object's candidates, level by level, and the lines the rule draws through them.
   drawChart(width, height, i) {
     const side = this.sides[i];
-    const object = side?.objects[this.selected];
-    if (!object) return;
-    const top = Math.ceil(Math.max(0.2, ...side.mine.map((c) => c.iou), ...object.marks.map((m) => m.x)) * 1.06 * 20) / 20;
+    if (!side?.rows[this.selected]) return;
+    const top = Math.ceil(Math.max(0.2, ...side.mine.map((c) => c.iou), ...side.marks.map((m) => m.x)) * 1.06 * 20) / 20;
     const area = (this.strip = [56, 34, width - 74, height - 66]);
     const { stage, accent, soft } = this;
     const t = this.stage === 2 ? this.progress : 1;
-    const shown = stage === 1 ? [] : object.marks;
+    const shown = stage === 1 ? [] : side.marks;
     const px = (x) => area[0] + (x / top) * area[2];
     if (side.rule.name === "ATSS" && shown.length) { // the band of one standard deviation
       this.g.fillStyle = this.band;
@@ -446,7 +496,7 @@ class Microscope extends Explorer {
     const side = this.sides[i];
     if (!side) return [];
     const far = (c) => Math.hypot(c.at[0] - p[0], c.at[1] - p[1]);
-    const seen = this.stage < 4 ? side.mine : [...side.mine, ...side.won.filter((c) => c.g !== this.selected)];
+    const seen = this.stage < 4 ? side.mine : [...side.mine, ...side.won.flatMap((list, g) => (g === this.selected ? [] : list))];
     return seen.map((c) => ({ ...c, far: far(c) + (c.g === this.selected ? 0 : reach / 4) })).filter((c) => c.far < reach).sort((a, b) => a.far - b.far);
   }
 
@@ -493,7 +543,7 @@ class Microscope extends Explorer {
   }
 
   spoken() {
-    return this.sides.filter(Boolean).map((s) => `${s.rule.name}: ${s.objects[this.selected]?.positives ?? 0} positives.`).join(" ");
+    return this.sides.filter(Boolean).map((s) => `${s.rule.name}: ${s.objects.positives[this.selected] ?? 0} positives.`).join(" ");
   }
 
   add() {
@@ -506,7 +556,12 @@ class Microscope extends Explorer {
     super.remove();
   }
 
-  opened(file) { this.scene = { boxes: [], selected: 0, image: file }; }
+  opened(image, size, texts) {
+    const isNames = ({ file }) => texts.length > 1 && /^(classes|names)\.txt$/i.test(file);
+    const names = texts.find(isNames)?.text.split("\n").map((line) => line.trim()).filter(Boolean);
+    const objects = texts.filter((one) => !isNames(one)).flatMap((one) => readLabels({ ...one, image, size, names }));
+    return { boxes: objects.map(({ box }) => box), names: objects.map(({ name }) => name), selected: 0, image };
+  }
 
   // ---- the panel -----------------------------------------------------------------------------------------------------
   tellAll() {
@@ -516,8 +571,8 @@ class Microscope extends Explorer {
     const name = this.boxes.length ? this.nameOf(this.selected) : "";
     this.panes.forEach(({ said, chart }, i) => {
       morph(said, sides[i] ? (this.stage < 4 && name ? [saying(sides[i], this.selected, this.stage, name)] : this.score(sides[i].counts, i)) : []);
-      const object = sides[i]?.objects[this.selected];
-      chart.ariaLabel = object ? `IoUs of ${sides[i].mine.length} candidates of ${name} under ${sides[i].rule.name}: ${object.positives} positive, the best ${number(object.best)}${object.marks.map((m) => `, ${m.label} ${number(m.x)}`).join("")}` : "no object";
+      const { rule, mine, objects, marks } = sides[i] ?? { mine: [] };
+      chart.ariaLabel = mine.length ? `IoUs of ${mine.length} candidates of ${name} under ${rule.name}: ${objects.positives[this.selected]} positive, the best ${number(objects.best[this.selected])}${marks.map((m) => `, ${m.label} ${number(m.x)}`).join("")}` : "no candidates";
     });
     const kinds = [...new Set(sides.filter(Boolean).map((s) => RULES.indexOf(s.rule.name)))];
     this.steps.forEach((button, n) => {
@@ -538,20 +593,24 @@ class Microscope extends Explorer {
     const sides = this.sides.filter(Boolean);
     if (!sides.length) return [];
     const names = sides.map((s) => (s.rule.name === "centre sampling" ? "centre" : s.rule.name));
-    const most = Math.max(1, ...sides.flatMap((s) => s.objects.map((o) => o.positives)));
-    const bar = (n, g) => {
+    const most = Math.max(1, ...sides.flatMap((s) => s.objects.positives));
+    const bar = (n) => {
       const cell = make("span", { className: n ? "count" : "count none" }, `${n}`);
       cell.style.setProperty("--share", `${(100 * n) / most}%`);
       return cell;
     };
-    const objects = this.boxes.map((_, g) => this.row(g, [`${g + 1} ${this.scene.names?.[g] ?? ""}`.trim(), ...sides.map((s) => bar(s.objects[g].positives, g)), ...sides.filter((s) => s.rule.name === "ATSS").map((s) => number(s.objects[g].threshold, 2))]));
+    const adaptive = sides.filter((s) => s.rule.name === "ATSS");
+    const name = (g) => `${g + 1} ${this.scene.names?.[g] ?? ""}`.trim();
+    const keys = this.boxes.map((_, g) => [name(g), most, g === this.selected, ...sides.map((s) => s.objects.positives[g]), ...adaptive.map((s) => number(s.objects.threshold[g], 2))].join());
+    this.objects.update(["object", ...names, ...adaptive.map(() => "mean+std")], keys, (g) => this.row(g, [name(g), ...sides.map((s) => bar(s.objects.positives[g])), ...adaptive.map((s) => number(s.objects.threshold[g], 2))]));
     const levels = sides[0].levels.map((v, n) => [make("span", {}, dot(this.colors.levels[n]), `stride ${v.stride}`), ...sides.map((s, i) => make("b", { dataset: { [i ? "other" : "level"]: n } }, `${s.levels[n].positives}`))]);
+    const lost = sides.reduce((sum, s) => sum + s.counts.orphans, 0);
     const orphans = sides.flatMap((s) => s.orphans.map((text) => (sides.length > 1 ? `${s.rule.name}: ${text}` : text)));
     return [
       ...orphans.slice(0, 3).map((text) => make("div", { className: "alarm", role: "status" }, text)),
-      orphans.length > 3 && make("div", { className: "alarm" }, `and ${orphans.length - 3} more`),
+      lost > 3 && make("div", { className: "alarm" }, `and ${lost - 3} more`),
       ...this.cards(),
-      make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: "positives of each object" }, table(["object", ...names, ...sides.filter((s) => s.rule.name === "ATSS").map(() => "mean+std")], objects)),
+      this.list,
       make("div", {}, table(["level", ...names], levels)),
       this.legendNodes(),
     ].filter(Boolean);

@@ -5,11 +5,12 @@
 __all__ = ['Microscope']
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from traitlets import Any, Bool, Float, Int, Unicode, observe
+from traitlets import Any, Bool, Float, Int, Unicode
 
 from .explorers import Explorer, control
 from ..geometry.boxes import hbb2obb, obb2hbb
@@ -22,14 +23,14 @@ from ..scenes.scenes import make_scene
 def _scene_boxes(
     seed: int,
     size: int = 512,  # of the scene [px]
-    count: int = 5,  # objects, from the smallest to the largest
-):  # (H, W, 3) uint8 image, (count, 5) boxes, their names
+    few: int = 5,  # objects, from the smallest to the largest; 0: all
+):  # (H, W, 3) uint8 image, (G, 5) boxes, their names
     "A procedural scene and some of its objects."
     scene = make_scene(size, seed, gsd=0.2)
     boxes = scene.objects.boxes
     sizes = boxes[:, 2:4].prod(1).log()
-    steps = torch.linspace(0, 1, count)[:, None] * (sizes.amax() - sizes.amin()) + sizes.amin()
-    chosen = (sizes - steps).abs().argmin(1).unique()
+    steps = torch.linspace(0, 1, few)[:, None] * (sizes.amax() - sizes.amin()) + sizes.amin()
+    chosen = (sizes - steps).abs().argmin(1).unique() if few else torch.arange(len(boxes))
     return scene.image, boxes[chosen], [scene.objects.names[i] for i in chosen.tolist()]
 
 
@@ -124,8 +125,9 @@ def _overview(explanation: Explanation, rule: Assigner, anchors: Anchors) -> dic
     gt_index = explanation.assignment.gt_index
     counts = {"positives": (gt_index >= 0).sum(), "ignored": (gt_index == -2).sum(), "anchors": len(anchors)}
     counts["per_location"] = anchors.levels[0].per_location
-    orphaned = [g for g in range(len(explanation.index)) if not (gt_index == g).any()]
-    orphans = [_why_none(explanation, rule, g) for g in orphaned]
+    learned = torch.bincount(gt_index[gt_index >= 0], minlength=len(explanation.index))
+    orphaned = (learned == 0).nonzero()[:, 0].tolist()
+    counts["orphans"], orphans = len(orphaned), [_why_none(explanation, rule, g) for g in orphaned[:3]]
     return {"counts": counts, "levels": _per_level(explanation, anchors), "orphans": orphans}
 
 
@@ -156,14 +158,13 @@ def _thresholds(
     return []
 
 
-def _object_rows(explanation: Explanation, rule: Assigner) -> list[dict]:
-    "The numbers of each ground truth."
-    rows = []
-    for g, iou in enumerate(explanation.iou):
-        marks, positives = _thresholds(explanation, rule, g), (explanation.assignment.gt_index == g).sum()
-        threshold = marks[-1]["x"] if marks else None
-        rows.append({"positives": positives, "best": iou.max(), "threshold": threshold, "marks": marks})
-    return rows
+def _object_columns(explanation: Explanation, rule: Assigner) -> dict:  # of each ground truth
+    "The numbers of the table: how many anchors learn it, its best IoU, and what IoU a positive needs."
+    gt_index, best = explanation.assignment.gt_index, explanation.iou.amax(1)
+    positives = torch.bincount(gt_index[gt_index >= 0], minlength=len(best))
+    fixed = torch.full_like(best, rule.pos) if isinstance(rule, MaxIoU) else None
+    threshold = explanation.threshold if fixed is None else fixed
+    return {"positives": positives, "best": best, "threshold": threshold}
 
 
 def _candidate_row(
@@ -202,7 +203,7 @@ class _Side(NamedTuple):
     grid: AnchorGrid
 
 
-class Microscope(Explorer, js="assign microscope"):
+class Microscope(Explorer, js="assign labels microscope"):
     "Who learns what: drag objects over the anchors of a pyramid and see every number of the assignment."
 
     rule = control(Unicode("ATSS"), "rule", options=tuple(_RULES), kind="list", side=1)
@@ -216,16 +217,20 @@ class Microscope(Explorer, js="assign microscope"):
     scale = control(Float(4.0), "anchor scale", min=1, max=8, step=0.25)
     offset = control(Float(0.0), "centre offset", min=0, max=1, step=0.05)
     seed = control(Int(19), "scene", kind="number", python=True, min=0, max=9999)
+    few = control(Int(5), "its objects", options=[("five", 5), ("all", 0)], python=True)
 
     def __init__(self, image=None, boxes: Tensor | None = None, names=(), **settings):
         if boxes is None and image is None:
-            image, boxes, names = _scene_boxes(settings.get("seed", 19))
-        boxes, scene = torch.zeros(0, 5) if boxes is None else boxes, {"names": list(names)}
+            image, boxes, names = _scene_boxes(settings.get("seed", 19), few=settings.get("few", 5))
+        boxes = torch.zeros(0, 5) if boxes is None else boxes
+        scene: dict = {"names": list(names)}
+        if isinstance(image, str | Path):
+            scene["image"] = Path(image).name
         super().__init__(boxes, image, scene, **{"title": "ATSS microscope"} | settings)
+        self.observe(self._new_scene, ["seed", "few"])
 
-    @observe("seed")
     def _new_scene(self, _=None) -> None:
-        image, boxes, names = _scene_boxes(self.seed)
+        image, boxes, names = _scene_boxes(self.seed, few=self.few)
         self.scene = {"boxes": boxes.tolist(), "names": names, "selected": 0, "view": "python"}
         self.show_picture(image)
 
@@ -276,11 +281,14 @@ def _side_answer(scope: "Microscope", side: _Side, boxes: Tensor, number: int) -
     if isinstance(side.rule, MaxIoU) and len(boxes) * len(anchors) > _MOST_PAIRS:
         raise ValueError(f"MaxIoU: {len(boxes)} objects and {len(anchors)} anchors are too many to explain")
     explanation = side.rule.explain(anchors, seen)
-    objects, g = _object_rows(explanation, side.rule), scope.scene.get("selected", 0)
+    objects, g = _object_columns(explanation, side.rule), scope.scene.get("selected", 0)
     answer = _overview(explanation, side.rule, anchors) | {"objects": objects}
-    if not 0 <= g < len(objects):
-        return answer | {"candidates": [], "picked": None}
+    if not 0 <= g < len(seen):
+        return answer | {"candidates": [], "marks": [], "picked": None}
+    marks = _thresholds(explanation, side.rule, g)
+    threshold = marks[-1]["x"] if marks else None
     mine = scope.scene.get("side", 0) == number or len({s.grid for s in scope.sides}) == 1
     picked = scope.scene.get("picked", -1) if mine else -1
-    shown = _candidate_row(explanation, anchors, g, picked, objects[g]["threshold"])
-    return answer | {"candidates": _shown_rows(explanation, side.rule, anchors, g), "picked": shown}
+    shown = _candidate_row(explanation, anchors, g, picked, threshold)
+    candidates = _shown_rows(explanation, side.rule, anchors, g)
+    return answer | {"candidates": candidates, "marks": marks, "picked": shown}

@@ -4,7 +4,6 @@
 
 __all__ = ['EXPLORERS', 'explorer_code', 'make_explorer', 'labelled_image', 'ExplorerServer', 'lab_command']
 
-import base64
 import json
 import os
 import secrets
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from ..core.options import choose
 from ..data.convert import read_dataset
-from .explorers import Explorer
+from .explorers import Explorer, packed
 from .standalone import explorer_page
 
 # word of the command -> module below atss_nb.explore, class
@@ -86,7 +85,7 @@ _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inl
 
 
 def _ask(explorer: Explorer, asked: dict) -> dict:
-    "Put a scene and settings into an explorer; what changed by that, ready for JSON."
+    "Put a scene and settings into an explorer; what changed by that."
     changed: dict[str, Any] = {}
     names = ["answer", "extent", "picture", "trouble", "scene"]
 
@@ -102,9 +101,19 @@ def _ask(explorer: Explorer, asked: dict) -> dict:
         explorer.unobserve(keep, names)
     if changed.get("scene") == asked["scene"]:
         del changed["scene"]
-    if "picture" in changed:
-        changed["picture"] = base64.b64encode(changed["picture"]).decode()
     return changed | {"answer": explorer.answer}
+
+
+def _framed(reply: dict) -> bytes:  # the length of the JSON, the JSON, and the bytes that it points into
+    "What changed, as the page gets it: long lists of numbers and the picture are bytes."
+    parts = bytearray()
+
+    def put(part: bytes) -> dict:
+        parts.extend(part)
+        return {"bytes": [len(parts) - len(part), len(part)]}
+
+    text = json.dumps(reply | {"answer": packed(reply["answer"])}, default=put).encode()
+    return len(text).to_bytes(4, "little") + text + parts
 
 
 class ExplorerServer(ThreadingHTTPServer):
@@ -141,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
         known = {name: asked[name] for name in asked if name in self.server.names}
         with self.server.one:
             reply = _ask(self.server.explorer, known)
-        self._send(json.dumps(reply).encode(), "application/json")
+        self._send(_framed(reply), "application/octet-stream")
 
     def _may_ask(self) -> bool:
         known = secrets.compare_digest(self.path, f"/{self.server.token}")

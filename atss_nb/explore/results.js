@@ -19,14 +19,14 @@ class Suppression extends Detections {
   look(i) {
     const row = this.answer.rows?.[i];
     const label = `${i + 1}: ${number(this.scene.scores?.[i], 2)}`;
-    if (!row || row.kept) return { color: this.colors.palette[0], label, fill: "rgb(86 180 233 / 18%)" };
-    return { color: "#ff6a3d", dash: [7, 5], label, below: true };
+    if (!row || row.kept) return { color: this.colors.outcomes.hit, label, fill: "rgb(86 180 233 / 18%)" };
+    return { color: this.colors.outcomes.false, dash: [7, 5], label, below: true };
   }
 
   draw() {
     (this.answer.rows ?? []).forEach((row, i) => {
       const [from, to] = [this.boxes[row.by], this.boxes[i]];
-      if (row.by != null && from && to) this.arrow(this.at(from), this.at(to), "#ff6a3d", 1.6);
+      if (row.by != null && from && to) this.arrow(this.at(from), this.at(to), this.colors.outcomes.false, 1.6);
     });
   }
 
@@ -75,9 +75,9 @@ class PrecisionRecall extends Detections {
 
   drawChart(width, height) {
     const { curve = [], envelope = [] } = this.answer;
-    const lines = [{ points: envelope, color: this.accent, width: 2.4, label: "envelope, whose area is AP" }, { points: curve, color: this.colors.palette[1], dash: [5, 4], label: "precision at each detection" }];
+    const lines = [{ points: envelope, color: this.accent, width: 2.4, label: "envelope, whose area is AP" }, { points: curve, color: this.colors.roles.result, dash: [5, 4], label: "precision at each detection" }];
     const { px, py } = this.plot({ area: [48, 30, width - 70, height - 66], x: [0, 1], y: [0, 1.05], ticks: [[0, 0.25, 0.5, 0.75, 1], [0, 0.5, 1]], lines, xlabel: "recall" });
-    for (const p of curve) this.disc([px(p[0]), py(p[1])], 3.5, this.colors.palette[1]);
+    for (const p of curve) this.disc([px(p[0]), py(p[1])], 3.5, this.colors.roles.result);
     this.legend(lines, 48, 16);
   }
 }
@@ -97,12 +97,12 @@ class TrainingPlayer extends Explorer {
   }
 
   tell() {
-    const { epoch, epochs, counts, names = [] } = this.answer;
+    const { epoch, epochs, counts, names = [], shipped } = this.answer;
     if (!counts) return [];
     const { outcomes, levels } = this.colors;
     const value = (name) => make("b", { dataset: { value: name } }, counts[name]);
     return [
-      make("div", {}, make("div", { className: "big" }, "epoch ", make("span", { dataset: { value: "epoch" } }, epoch + 1), ` of ${epochs}`), make("div", { className: "note" }, names.join(", "))),
+      make("div", {}, make("div", { className: "big" }, shipped ? "shipped weights" : ["epoch ", make("span", { dataset: { value: "epoch" } }, epoch + 1), ` of ${epochs}`]), make("div", { className: "note" }, names.join(", "))),
       table(null, [[make("span", {}, dot(outcomes.hit), "found"), value("hits")], [make("span", {}, dot(outcomes.false), "false"), value("false")], [make("span", {}, dot(outcomes.missed, false), "missed"), value("missed")], [make("span", {}, levels.slice(0, 5).map((c) => dot(c)), "positive anchors"), value("positives")]]),
       make("div", { className: "note" }, "Dots are the positive anchors, in the colours of their levels; drag the chart to move in time."),
     ];
@@ -110,8 +110,7 @@ class TrainingPlayer extends Explorer {
 
   drawChart(width, height) {
     const { history = [], epoch = 0, epochs = 1 } = this.answer;
-    const { outcomes } = this.colors;
-    const series = [["hits", this.accent, [], "found"], ["false", outcomes.false, [7, 4]], ["missed", this.colors.palette[1], [2, 3]]];
+    const series = [["hits", this.hit, [], "found"], ["false", this.false, [7, 4]], ["missed", this.missed, [2, 3]]];
     const lines = series.map(([name, color, dash, label = name]) => ({ points: history.map((h, i) => [i + 1, h[name]]), color, dash, label }));
     const top = Math.max(1, ...history.flatMap((h) => [h.hits, h.false, h.missed]));
     this.area = [40, 30, width - 60, height - 66];

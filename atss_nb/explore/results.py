@@ -4,8 +4,11 @@
 
 __all__ = ['Suppression', 'PrecisionRecall', 'TrainingPlayer']
 
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from traitlets import Float, Unicode
@@ -16,6 +19,8 @@ from ..evaluation.evaluate import evaluate, match_image
 from .explorers import Explorer, control
 from ..geometry.nms import nms_rotated, soft_nms_rotated
 from ..geometry.overlap import box_iou_rotated
+from ..inference.detector import load
+from ..scenes.scenes import make_scene
 
 
 def _scene_scores(
@@ -163,7 +168,7 @@ class PrecisionRecall(Explorer, js="results"):
 
 def _read_recording(
     run: str | Path,  # run folder of a training that recorded itself
-) -> tuple[dict, list[dict]]:  # the image and its objects, one row per epoch
+) -> tuple[dict, Path, list[dict]]:  # objects of the image, the image, one row per epoch
     "What a training wrote down of one image. Raises `FileNotFoundError` or `ValueError`."
     path = Path(run) / "watched.jsonl"
     if not path.exists():
@@ -172,7 +177,7 @@ def _read_recording(
     rows = [json_value(line, path, number) for number, line in enumerate(lines, start=1)]
     if not rows or not isinstance(rows[0], dict) or "image" not in rows[0]:
         raise wrong(path, 1, lines[:1], "the image and its objects")
-    return rows[0], rows[1:]
+    return rows[0], Path(run) / rows[0]["image"], rows[1:]
 
 
 def _sure_predictions(
@@ -207,32 +212,71 @@ def _epoch_outcome(
     return {"predictions": predictions, "truths": truths, "positives": row["positives"], "counts": counts}
 
 
+def _fresh_scene(
+    seed: int = 20_004,
+) -> tuple[dict, np.ndarray, list[dict]]:  # objects, (H, W, 3) uint8, no epoch
+    "A scene that no shipped weights were trained on."
+    scene = make_scene(256, seed)
+    names = sorted(set(scene.objects.names))
+    labels = [names.index(name) for name in scene.objects.names]
+    return {"boxes": scene.objects.boxes.tolist(), "labels": labels, "names": names}, scene.image, []
+
+
+def _shipped_row(
+    truth: dict,  # boxes, labels, names of those labels in their order
+    image,
+) -> dict:  # boxes, labels, scores, positives
+    "What the shipped weights detect in an image, and the anchors that learn its objects there."
+    detector = load("scenes")
+    found: Any = detector(image, score=0.05)
+    numbers = dict(zip(truth["names"], sorted(set(truth["labels"])), strict=True))
+    row = {"boxes": found.boxes.tolist(), "scores": found.scores.tolist()}
+    row["labels"] = [numbers.get(name, -1) for name in found.names]
+    anchors = detector.model.anchor_grid(found.size)
+    learned = detector.model.assigner(anchors, torch.tensor(truth["boxes"]).view(-1, 5)).gt_index >= 0
+    level = torch.repeat_interleave(torch.tensor([v.count for v in anchors.levels]))[learned]
+    return row | {"positives": torch.cat([anchors.boxes[learned, :2], level[:, None]], 1).tolist()}
+
+
+_SOURCES = ("the run", "the shipped weights")
+
+
 class TrainingPlayer(Explorer, js="results"):
-    "Positive anchors and predictions of one image over the epochs of a recorded run."
+    "Positive anchors and predictions of one image over the epochs of a recorded run, or those of the shipped weights."
 
     score = control(Float(0.3), "score at least", min=0, max=1, step=0.05)
+    source = control(Unicode(_SOURCES[0]), "predictions of", options=_SOURCES)
 
-    def __init__(self, run: str | Path, **settings):
+    def __init__(self, run: str | Path | None = None, **settings):
         self._truth, self._rows, self._lost = {}, [], ""
         try:
-            self._truth, self._rows = _read_recording(run)
+            self._truth, image, self._rows = _fresh_scene() if run is None else _read_recording(run)
         except (OSError, ValueError) as error:
-            self._lost = str(error)
-        image = Path(run) / self._truth["image"] if self._truth else None
-        scene = {"epoch": 0}
-        super().__init__(torch.zeros(0, 5), image, scene, title="training player", **settings)
+            self._lost, image = str(error), None
+        self._image = image
+        settings = ({"source": _SOURCES[1]} if run is None else {}) | settings
+        super().__init__(torch.zeros(0, 5), image, {"epoch": 0}, title="training player", **settings)
 
     def go(self, epoch: int) -> None:
         "Show the predictions of an epoch."
         if self.scene.get("epoch") != epoch:
             self.scene = self.scene | {"epoch": epoch, "view": "python"}
 
+    @cached_property
+    def _shipped(self) -> dict:
+        return _shipped_row(self._truth, self._image)
+
     def respond(self, boxes: Tensor) -> dict:
         "Predictions, positive anchors and counts of the chosen epoch. `ValueError` where no epoch was recorded."
-        if not self._rows:
-            raise ValueError(self._lost or "the run has recorded no epoch yet")
+        if self._lost:
+            raise ValueError(self._lost)
+        shipped = self.source == _SOURCES[1]
+        if not (self._rows or shipped):
+            raise ValueError("no epoch was recorded yet; the shipped weights can be looked at")
         outcomes = [_epoch_outcome(self._truth, row, self.score) for row in self._rows]
         epoch = min(max(int(self.scene.get("epoch", 0)), 0), len(outcomes) - 1)
-        history = [o["counts"] for o in outcomes]
-        about = {"epoch": epoch, "epochs": len(outcomes), "names": self._truth["names"], "history": history}
-        return outcomes[epoch] | about
+        about = {"epoch": epoch, "epochs": len(outcomes), "names": self._truth["names"], "shipped": shipped}
+        about |= {"history": [o["counts"] for o in outcomes]}
+        return (
+            _epoch_outcome(self._truth, self._shipped, self.score) if shipped else outcomes[epoch]
+        ) | about

@@ -125,11 +125,11 @@ class BoxCoder(Explorer, js="coder"):
     "An anchor, an object, the five numbers between them, and what an error in each of them does."
 
     coder = control(Unicode("le90"), "coder", options=list(_CODERS))
-    error1 = _error("dx")
-    error2 = _error("dy")
-    error3 = _error("dw")
-    error4 = _error("dh")
-    error5 = _error("da")
+    dx = _error("dx")
+    dy = _error("dy")
+    dw = _error("dw")
+    dh = _error("dh")
+    da = _error("da")
 
     def __init__(self, boxes: Tensor | None = None, **settings):
         boxes = torch.tensor(_START) if boxes is None else boxes
@@ -143,7 +143,7 @@ class BoxCoder(Explorer, js="coder"):
         if not (anchor[2:4] > 0).all():
             raise ValueError(f"the anchor has no area: its sides are {anchor[2:4].tolist()}")
         deltas = coder.encode(anchor, box)
-        predicted = _with_errors(coder, anchor, deltas, [getattr(self, f"error{i}") for i in range(1, 6)])
+        predicted = _with_errors(coder, anchor, deltas, [self.dx, self.dy, self.dw, self.dh, self.da])
         decoded = coder.decode(anchor, predicted)
         iou = box_iou_rotated(decoded[None], box[None])[0, 0]
         names = _delta_names(coder)

@@ -22,6 +22,13 @@ class Values {
 
 const bytesOf = (coded) => new DataView(Uint8Array.from(atob(coded), (c) => c.charCodeAt(0)).buffer);
 
+// A reply: the length of its JSON, the JSON, and the bytes that it points into.
+function unframed(buffer) {
+  const start = 4 + new DataView(buffer).getUint32(0, true);
+  const text = new TextDecoder().decode(new Uint8Array(buffer, 4, start - 4));
+  return JSON.parse(text, (_, value) => (value?.bytes ? new DataView(buffer, start + value.bytes[0], value.bytes[1]) : value));
+}
+
 // The same with a Python behind it: what the page has set is posted, and what Python has changed comes back.
 class Served extends Values {
   constructor(values, address) {
@@ -35,9 +42,8 @@ class Served extends Values {
     const body = JSON.stringify({ extent, ...settings, scene });
     const reply = await fetch(this.address, { method: "POST", body }).catch(() => null);
     if (!reply?.ok) return; // the command has ended: the page says so where it has to wait
-    const { picture, ...changed } = await reply.json();
+    const changed = unframed(await reply.arrayBuffer());
     for (const [name, value] of Object.entries(changed)) if (name === "answer" || !same(value, this.get(name))) this.set(name, value);
-    if (picture != null) this.set("picture", bytesOf(picture));
   }
 }
 

@@ -18,7 +18,7 @@ class AnchorTiling extends Explorer {
     }
     this.g.globalAlpha = 1;
     for (const box of cell) this.outline(box, { color, width: 1.8, bar: false });
-    if (best) this.outline(best.box, { color: this.colors.palette[1], width: 2.4, dash: [8, 5], bar: false, label: `best: ${number(best.iou)}` });
+    if (best) this.outline(best.box, { color: this.colors.roles.result, width: 2.4, dash: [8, 5], bar: false, label: `best: ${number(best.iou)}` });
   }
 
   tell() {

@@ -45,8 +45,8 @@ class OverlapWalk extends Explorer {
   }
 
   look(i) {
-    const { palette } = this.colors;
-    return [{ color: "#ffffff", label: "1", width: 1.4 }, { color: palette[0], dash: [7, 5], label: "2", bar: false }][i] ?? {};
+    const { roles } = this.colors;
+    return [{ color: "#ffffff", label: "1", width: 1.4 }, { color: roles.other, dash: [7, 5], label: "2", bar: false }][i] ?? {};
   }
 
   edgeColor(i) { return [1, 2, 4, 5].map((k) => this.colors.palette[k])[i]; }
@@ -98,7 +98,7 @@ class OverlapWalk extends Explorer {
     for (const { box, at, normal, push } of pushes) {
       const length = (56 * push) / most;
       const [x, y] = this.at(at);
-      this.arrow([x, y], [x + normal[0] * length, y + normal[1] * length], box ? this.colors.palette[0] : this.colors.palette[1], 3);
+      this.arrow([x, y], [x + normal[0] * length, y + normal[1] * length], box ? this.colors.roles.other : this.colors.roles.result, 3);
     }
   }
 
