@@ -25,8 +25,8 @@ LARGEST = 8e6  # of a wheel [bytes]
 STEPS = """
 atss doctor --system
 atss scenes data/train --n 12 --size 128 --seed 1
-atss scenes data/val --n 4 --size 128 --seed 1
 atss doctor data
+atss scenes data/val --n 4 --size 128 --seed 1
 atss predict scenes data/val/images --out found --format json csv dota
 atss train data --out run --epochs 1 --batch-size 4
 atss lab --list
