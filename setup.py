@@ -63,6 +63,9 @@ class BuildPackage(build_py):
     def run(self):
         super().run()
         thin(Path(self.build_lib, package, "notebooks"))
+        for paper in ("ARCHITECTURE.md", "CITATION.cff", "data/README.md"):  # the index links to them
+            self.mkpath(str(Path(self.build_lib, package, "papers", paper).parent))
+            self.copy_file(paper, str(Path(self.build_lib, package, "papers", paper)))
 
 
 STATUS = {3: "Alpha", 4: "Beta", 5: "Production/Stable"}

@@ -1,8 +1,11 @@
 "The `atss` command as a user runs it: the whole way from scenes to pictures, and what wrong input gives."
 
 import json
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +13,8 @@ import torch
 from atss_nb.cli.main import _COMMANDS, _parse, atss, main
 from atss_nb.data.convert import read_dataset
 from atss_nb.data.dota import DOTA_V10_CLASSES
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(*words) -> int:
@@ -297,3 +302,27 @@ def test_a_full_gpu_says_how_to_go_on(trained, tmp_path, capsys, monkeypatch):
     printed = capsys.readouterr().err
     assert "the memory of the GPU is full: a step of 8 images of 64 x 64 px takes up to" in printed
     assert "less with --accumulate 4" in printed
+
+
+def test_links_of_a_working_copy_work_where_the_package_was_installed(tmp_path):
+    "The package as pip lays it down, without a clone around it: every file that the index links to is copied."
+    build = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path / "site")]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    copy = (
+        "from pathlib import Path; from atss_nb.cli.lessons import _lesson_files as f; print(*f(), sep='\\n')"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    run = subprocess.run(
+        [sys.executable, "-c", copy],
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    copied = set(run.stdout.split("\n"))
+    index = json.loads((tmp_path / "site/atss_nb/notebooks/index.ipynb").read_text(encoding="utf-8"))
+    prose = "".join("".join(c["source"]) for c in index["cells"] if c["cell_type"] == "markdown")
+    links = {link.partition("#")[0] for link in re.findall(r"\]\((?!\w+:)([^)\s#]+)", prose)}
+    missing = [link for link in links if os.path.normpath(f"nbs/{link}").replace(os.sep, "/") not in copied]
+    assert "../data/README.md" in links and missing == []

@@ -24,15 +24,15 @@ def _is_kept(name: str) -> bool:
 
 
 def _lesson_files() -> dict[str, Path]:  # place in the working copy -> source
-    "The notebooks, and what they link to; the sample data and the map of the house only in a clone."
+    "The notebooks, and what they link to; the sample data only in a clone."
     package = Path(str(files("atss_nb")))
     clone = (package.parent / "nbs/index.ipynb").exists()
-    roots = {"nbs": package.parent / "nbs" if clone else package / "notebooks"}
-    roots |= {"data": package.parent / "data"} if clone else {}
+    home = package.parent if clone else package / "papers"
+    roots = {"nbs": package.parent / "nbs" if clone else package / "notebooks", "data": home / "data"}
     found = {
         f"{top}/{p.relative_to(root).as_posix()}": p for top, root in roots.items() for p in root.rglob("*")
     }
-    found |= {"ARCHITECTURE.md": package.parent / "ARCHITECTURE.md"} if clone else {}
+    found |= {name: home / name for name in ("ARCHITECTURE.md", "CITATION.cff")}
     return {name: path for name, path in found.items() if path.is_file() and _is_kept(name)}
 
 
