@@ -208,7 +208,8 @@ def main(words: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     args = _parse(words)
     out = _Shown(sys.stdout if is_first() else io.StringIO())  # of several processes one reports
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(_Shown(sys.stderr, "\r")), waits_told():
+    told = waits_told() if words is None else contextlib.nullcontext()  # to a terminal, not to a caller
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(_Shown(sys.stderr, "\r")), told:
         return _call(args)
 
 
