@@ -35,7 +35,7 @@ def main() -> None:
         write_notebook(
             folder / "all.ipynb", [explorer_code(n, "run" if n == "player" else None) for n in EXPLORERS]
         )
-        with lab(folder, args.dark) as url, browser(1120, 1000, 1.25, args.dark) as (page, _):
+        with lab(folder, args.dark) as url, browser(1120, 1900, 1.25, args.dark) as (page, _):
             open_notebook(page, url, "all.ipynb")
             take(page, args.out)
 
@@ -45,7 +45,7 @@ def take(page, out: Path) -> None:
     page.wait_for_function(f"() => {count}", timeout=120_000)
     for i, name in enumerate(EXPLORERS):
         explorer = page.locator(".atss-explorer").nth(i)
-        explorer.locator("canvas.scene").focus()
+        explorer.locator("canvas.scene").first.focus()
         for key in KEYS.get(name, []):
             page.keyboard.press(key)
         page.wait_for_timeout(600)
