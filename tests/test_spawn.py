@@ -72,7 +72,7 @@ def in_a_cell(monkeypatch):
     "As in a notebook, on a machine where processes begin empty."
     monkeypatch.setattr(devices, "start_method", lambda: "spawn")
     monkeypatch.setattr(sys.modules["__main__"], "OfACell", OfACell, raising=False)
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", None)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", None, raising=False)
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     monkeypatch.setattr(OfACell, "__module__", "__main__")
 
@@ -93,7 +93,7 @@ def test_copies_may_hold_anything(in_a_cell, monkeypatch):
 
 def test_a_split_without_a_guard_is_told_before_anything_is_written(tmp_path, monkeypatch):
     (tmp_path / "cut.py").write_text("split(...)")
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "cut.py"))
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "cut.py"), raising=False)
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     with pytest.raises(RuntimeError, match="workers=2: each process would run cut.py again"):
         split(tmp_path, tmp_path / "tiles", workers=2)
