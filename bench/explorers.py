@@ -29,7 +29,8 @@ DRAG = """async ([object, seconds]) => {
     watch.observe(c, {attributeFilter: ['data-request']});
     c.setPointerCapture = () => {};
     const box = JSON.parse(d.boxes)[object], frame = c.getBoundingClientRect(), s = +d.scale;
-    const at = [frame.left + +d.left + (box[0] + 0.2 * box[2]) * s, frame.top + +d.top + (box[1] + 0.2 * box[3]) * s];
+    const [along, down] = [0.2 * box[2] * Math.cos(box[4]), 0.2 * box[2] * Math.sin(box[4])];  // beside the middle, inside
+    const at = [frame.left + +d.left + (box[0] + along) * s, frame.top + +d.top + (box[1] + down) * s];
     const send = (type, dx) => c.dispatchEvent(new PointerEvent(type,
         {clientX: at[0] + dx, clientY: at[1] + dx / 3, bubbles: true, pointerId: 1}));
     send('pointerdown', 0);
@@ -87,6 +88,7 @@ def drag(page, name: str, explorer: Explorer, moved: int, lasting: float) -> dic
         page.goto(server.address)
         page.wait_for_function("() => document.querySelector('canvas.scene')?.dataset.busy === ''")
         page.evaluate(DRAG, [moved, 1])  # compile
+        page.wait_for_timeout(1000)  # where the boxes are now is written when the hand rests
         found = page.evaluate(DRAG, [moved, lasting])
         page.goto("about:blank")
         server.shutdown()
