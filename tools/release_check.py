@@ -65,6 +65,13 @@ def find_python(version: str) -> str | None:
     return None
 
 
+def excerpt(lines: list[str], quiet: bool) -> list[str]:
+    "What is shown of a command that went well."
+    if quiet:
+        return lines[-1:]
+    return [*lines[:1], "...", *lines[-2:]] if len(lines) > 4 else lines
+
+
 def run(words: list, folder: Path, binaries: Path | None = None, quiet: bool = False) -> None:
     "One command, timed; outside the checkout nothing of it may be imported."
     left_out = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
@@ -77,15 +84,7 @@ def run(words: list, folder: Path, binaries: Path | None = None, quiet: bool = F
     started = time.perf_counter()
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
     text = (done.stdout + done.stderr).strip().replace("\r", "\n").splitlines()
-    shown = (
-        text
-        if done.returncode
-        else text[-1:]
-        if quiet
-        else [*text[:1], "...", *text[-2:]]
-        if len(text) > 4
-        else text
-    )
+    shown = text if done.returncode else excerpt(text, quiet)
     print(
         *(f"     {line}" for line in shown),
         f"     {time.perf_counter() - started:.0f} s",
@@ -156,17 +155,10 @@ def try_oldest(version: str = "3.10") -> None:
         wanted = ["--editable", f"{ROOT}[{EXTRAS}]", *TESTERS]
         binaries = environment(Path(home, "env"), python, *wanted, constraints=lowest())
         tests = [
-            binaries / "python",
-            "-m",
-            "pytest",
-            "-q",
-            "--numprocesses",
-            "2",
-            "--dist",
-            "loadfile",
-            "tests",
+            str(binaries / "python"),
+            *["-m", "pytest", "-q", "--numprocesses", "2", "--dist", "loadfile", "tests"],
         ]
-        sys.exit(subprocess.call([str(word) for word in tests], cwd=ROOT))
+        sys.exit(subprocess.call(tests, cwd=ROOT))
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ __all__ = ['FORMAT_NAMES', 'DATA_COMMANDS']
 import argparse
 import sys
 import time
-from contextlib import nullcontext
 from pathlib import Path
 
 from ..core.outputs import claim_folder
@@ -163,7 +162,7 @@ def _stats(args: argparse.Namespace) -> None:
     from atss_nb.samples.statistics import compare_assigners, standard_rules
 
     started, engine = time.perf_counter(), start_engine(patient=True)
-    with claim_folder(args.out, "stats", [args.data]) if engine.rank == 0 else nullcontext() as folder:
+    with engine.by_first(claim_folder(args.out, "stats", [args.data])) as folder:
         config, data = _as_trained(args)
         grid = build_grid(config.model)
         rules = {"this training": (grid, build_assigner(config.model)), **standard_rules(grid)}

@@ -7,7 +7,6 @@ __all__ = ['OUTPUT_FORMATS', 'IMAGE_COMMANDS', 'image_paths', 'draw_prediction',
 import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 from .runs import DEVICE, PRECISIONS, THRESHOLDS
@@ -188,8 +187,7 @@ def _predict(args: argparse.Namespace) -> None:
         needs("matplotlib")  # before the search, not after it
     paths, engine = image_paths(args.images), start_engine(choose_device(args.device), patient=True)
     names, out = _image_names(paths, args.format), engine.same(args.out or next_folder("runs/predict"))
-    claimed = claim_folder(out, "predict", [args.run, *paths]) if engine.rank == 0 else nullcontext()
-    with claimed as draft:
+    with engine.by_first(claim_folder(out, "predict", [args.run, *paths])) as draft:
         folder = engine.same(draft)
         predictions = _search(args, engine, paths, names, out, folder)
         if engine.rank > 0:

@@ -7,7 +7,6 @@ __all__ = ['PROTOCOL_NAMES', 'RESULT_COMMANDS', 'score_run']
 import argparse
 import json
 import time
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,7 +145,7 @@ def _test(args: argparse.Namespace) -> None:
         raise missing(args.run, "run folder")
     files = args.run / f"{args.split}.json", args.run / _report_name(args.split)
     engine = start_engine(choose_device(args.device), patient=True)
-    with claim_files(files, "test") if engine.rank == 0 else nullcontext():
+    with engine.by_first(claim_files(files, "test")):
         score_run(args.run, args.split, args.data, engine=engine, **rules)
     print(f"wrote {files[0]} and {files[1]}")
 

@@ -47,6 +47,10 @@ class Engine:
         "What the first process gives, here, too; until it has come here, the others wait."
         return self.gather([value])[0]
 
+    def by_first(self, context: AbstractContextManager) -> AbstractContextManager:
+        "What only the first process enters, such as the claim of a folder; the others are given None."
+        return context if self.rank == 0 else nullcontext()
+
     def any(self, flag: bool) -> bool:
         "Whether one of the processes says yes."
         return flag

@@ -124,9 +124,15 @@ REASONS: dict[str, str] = _RECORDED["reasons"]  # of differences, by setting
 PAPER_REASONS: dict[str, str] = _RECORDED["paper-reasons"]  # the same for the rows of the paper
 
 
-def _recorded_paper(name: str) -> Iterator[tuple[str, Any]]:
-    yield from _RECORDED["paper"].items()
-    yield from _RECORDED["paper-rows"][name].items()
+def _parts(name: str) -> list[dict]:
+    "What the list holds for a row, from the general to the particular."
+    if name in PAPER_RECIPES:
+        return [_RECORDED["paper"], _RECORDED["paper-rows"][name]]
+    recipe = choose(RECIPES, name, "recipe")
+    kind = "faster-rcnn" if recipe.model.second_stage else "retinanet"
+    groups = ["all", recipe.model.angle, recipe.data.name, kind, f"{recipe.schedule.epochs // 12}x"]
+    groups += ["scales"] * ("-ms" in name) + ["turns"] * name.endswith("-rr")
+    return [*(_RECORDED[group] for group in groups), {"model.backbone": recipe.model.backbone}]
 
 
 def source_values(name: str) -> dict[str, Any]:
@@ -138,15 +144,8 @@ def source_values(name: str) -> dict[str, Any]:
     Returns:
         by setting
     """
-    if name in PAPER_RECIPES:
-        return {key: tuple(v) if isinstance(v, list) else v for key, v in _recorded_paper(name)}
-    recipe = choose(RECIPES, name, "recipe")
-    kind = "faster-rcnn" if recipe.model.second_stage else "retinanet"
-    groups = ["all", recipe.model.angle, recipe.data.name, kind, f"{recipe.schedule.epochs // 12}x"]
-    groups += ["scales"] * ("-ms" in name) + ["turns"] * name.endswith("-rr")
-    rows = [row for group in groups for row in _RECORDED[group].items()]
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in rows}
-    return values | {"model.backbone": recipe.model.backbone}
+    rows = [row for part in _parts(name) for row in part.items()]
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in rows}
 
 
 def differences(recipe: Recipe) -> dict[str, tuple[Any, Any]]:

@@ -10,7 +10,6 @@ import multiprocessing
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -264,7 +263,7 @@ def split(
     plan = plan_split(folder, tiling, engine)
     work = list(_pieces(folder, out, plan, tiling))
     out.mkdir(parents=True, exist_ok=True)
-    with locked(out) if engine.rank == 0 else nullcontext():
+    with engine.by_first(locked(out)):
         if engine.rank == 0:
             _open_out(out, plan, overwrite, (folder / "labelTxt").is_dir())
         engine.same()  # the others wait until the folder is ready
