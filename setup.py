@@ -26,7 +26,7 @@ def smaller(picture: bytes) -> bytes:
     from PIL import Image
 
     file = io.BytesIO()
-    Image.open(io.BytesIO(picture)).save(file, "webp", quality=70)
+    Image.open(io.BytesIO(picture)).save(file, "webp", quality=55, method=6)
     return file.getvalue()
 
 
