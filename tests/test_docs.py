@@ -64,6 +64,11 @@ def test_every_link_and_picture_of_the_site_is_there():
 
 
 @built
+def test_tables_that_cells_show_are_tables():
+    assert [path for path in built_pages() if re.search(r"<p>\s*\|", page(path))] == []
+
+
+@built
 def test_nothing_comes_from_elsewhere():
     "Links may lead out; scripts, styles and pictures may not."
     for path in built_pages():
