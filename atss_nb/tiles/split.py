@@ -66,7 +66,7 @@ def plan_split(
     with ThreadPoolExecutor() as pool:
         facts = engine.gather(list(pool.map(_describe, sources[engine.share(len(sources))])))
     raise_problems(folder, sorted(fact for fact in facts if isinstance(fact, str)))
-    known = dict(zip((one.name for one in sources), facts, strict=True))
+    known = {one.name: fact for one, fact in zip(sources, facts, strict=True)}
     tiles = {
         t.name: list(t[1:]) for name, fact in known.items() for t in make_tiles(name, fact["size"], tiling)
     }
@@ -137,8 +137,7 @@ def _cut(
     work: _Work,
 ) -> tuple[str, int, int, set[int]]:  # image, its tiles here, its objects, their rows that are in a tile
     "Write the tiles that are not there yet."
-    image, labelled_rows = None, set()
-    label = work.label
+    image, label, labelled_rows = None, work.label, set()
     for tile in work.tiles:
         target = work.out / "images" / f"{tile.name}.png"
         if label is not None:
@@ -244,8 +243,7 @@ def split(
     """Cut a data set into tiles with labels. LabelError and OSError name the file; FileExistsError if `out` is taken.
 
     Args:
-        folder: with images, and labelTxt unless nothing is labelled; or a data set in any format with a part
-            train
+        folder: as in `read_images`; of a divided data set its train
         out: gets images, labelTxt and split.json; a split that was killed goes on where it stopped
         workers: processes
         overwrite: replace the tiles of another split
