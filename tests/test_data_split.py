@@ -229,3 +229,12 @@ def test_an_image_without_a_label_file_may_be_one_without_objects(scenes, tmp_pa
     command = ["split", str(tmp_path / "in"), str(tmp_path / "out"), "--size", "128", "--gap", "32"]
     assert main(command) == 1
     assert main([*command, "--labels", "optional"]) == 0
+
+
+def test_labels_alone_cannot_be_cut(tmp_path):
+    write_scenes(tmp_path / "in/train", 1, 64, seed=0)
+    write_dataset(
+        "task1", read_dataset("dota", tmp_path / "in"), tmp_path / "lines", images="none", report=False
+    )
+    with pytest.raises(LabelError, match="0000: no image, only labels"):
+        split(tmp_path / "lines", tmp_path / "out", TILING)

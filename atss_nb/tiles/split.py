@@ -34,6 +34,8 @@ from .windows import ScaledImage
 
 def _describe(source: LabelledImage) -> dict | str:
     "What the plan says of an image, or what is wrong with it."
+    if source.image is None:
+        return f"{source.name}: no image, only labels"
     try:
         size = check_image(source.image)
     except OSError as error:
@@ -114,12 +116,12 @@ def _pieces(images: Sequence[LabelledImage], out: Path, plan: dict, tiling: Tili
     tiles = {}
     for name, place in plan["tiles"].items():
         tiles.setdefault(place[0], []).append(Tile(name, *place))
-    for one in images:
+    for one, image in [(one, one.image) for one in images if one.image]:
         size = tuple(plan["images"][one.name]["size"])
         mine = sorted(tiles[one.name], key=lambda t: (t.scale, t.size, t.y, t.x))
         step = 256 if math.prod(size) > WHOLE else len(mine)
         for start in range(0, len(mine), step):
-            yield _Work(one.name, one.image, one.annotation, size, mine[start : start + step], out, tiling)
+            yield _Work(one.name, image, one.annotation, size, mine[start : start + step], out, tiling)
 
 
 def _pixels(image: ImageReader, tile: Tile, tiling: Tiling) -> np.ndarray:  # (H, W, 3) uint8
