@@ -22,18 +22,19 @@ def listed(key: str) -> list[str]:
 
 
 def smaller(picture: bytes) -> bytes:
-    "A PNG as WebP, which Jupyter shows as well: a fifth of the bytes."
+    "A picture as WebP, no wider than Jupyter shows it: a fifth of the bytes."
     from PIL import Image
 
-    file = io.BytesIO()
-    Image.open(io.BytesIO(picture)).save(file, "webp", quality=55, method=6)
+    file, image = io.BytesIO(), Image.open(io.BytesIO(picture))
+    image.thumbnail((960, image.height))  # [px]
+    image.save(file, "webp", quality=55, method=6)
     return file.getvalue()
 
 
 def thin_outputs(cell: dict, pictures: bool) -> None:
     "Smaller pictures below a cell, or none; running it draws the full ones."
     for data in (output.get("data", {}) for output in cell.get("outputs", ())):
-        picture = data.pop("image/png", None)
+        picture = data.pop("image/png", None) or data.pop("image/jpeg", None)
         if picture and pictures:
             data["image/webp"] = base64.b64encode(smaller(base64.b64decode("".join(picture)))).decode()
 
@@ -63,9 +64,20 @@ class BuildPackage(build_py):
     def run(self):
         super().run()
         thin(Path(self.build_lib, package, "notebooks"))
-        for paper in ("ARCHITECTURE.md", "CITATION.cff", "data/README.md"):  # the index links to them
-            self.mkpath(str(Path(self.build_lib, package, "papers", paper).parent))
-            self.copy_file(paper, str(Path(self.build_lib, package, "papers", paper)))
+        papers = Path(self.build_lib, package, "papers")  # the index links to them
+        self.mkpath(str(papers / "data"))
+        for paper in ("CITATION.cff", "data/README.md", *sorted(path.name for path in root.glob("*.md"))):
+            self.copy_file(str(root / paper), str(papers / paper))
+
+
+def described(source: str) -> str:
+    "README for the page of a package index, where links into the repository lead to its forge, or are only their text."
+    text = (root / "README.md").read_text(encoding="utf-8").partition("\n")[2].lstrip()
+    if source:
+        text = re.sub(r"(!\[[^\]]*\]\()(?!\w+:|#)", rf"\1{source}/raw/main/", text)
+        return re.sub(r"(\]\()(?!\w+:|#)", rf"\1{source}/blob/main/", text)
+    text = re.sub(r"^!\[[^\]]*\]\((?!\w+:)(.+\n)+\n", "", text, flags=re.M)  # pictures, and what they show
+    return re.sub(r"\[([^\]]+)\]\((?!\w+:|#)[^)]+\)", r"\1", text)
 
 
 STATUS = {3: "Alpha", 4: "Beta", 5: "Production/Stable"}
@@ -83,7 +95,7 @@ setup(
     name=settings["lib_name"],
     version=settings["version"],
     description=settings["description"],
-    long_description=(root / "README.md").read_text(encoding="utf-8"),
+    long_description=described(source),
     long_description_content_type="text/markdown",
     author=settings["author"],
     license_expression="Apache-2.0",

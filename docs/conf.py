@@ -19,6 +19,7 @@ toc_object_entries_show_parents = "hide"
 
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}
+nb_render_markdown_format = "myst"  # what cells show may hold tables
 nb_code_prompt_show = "Show the code"
 nb_code_prompt_hide = "Hide the code"
 myst_enable_extensions = ["colon_fence", "dollarmath", "fieldlist"]

@@ -22,14 +22,21 @@ SECTIONS = {
     "workshop": ("The workshop", ["The workshop"]),
     "result_table": ("The result table", ["The result table", "DOTA, honestly"]),
 }  # fmt: skip
-PAPERS = {"data": "data/README.md", "architecture": "ARCHITECTURE.md", "changelog": "CHANGELOG.md"}
+PAPERS = {
+    "install": "INSTALL.md",
+    "data": "data/README.md",
+    "contributing": "CONTRIBUTING.md",
+    "architecture": "ARCHITECTURE.md",
+    "changelog": "CHANGELOG.md",
+    "security": "SECURITY.md",
+    "conduct": "CODE_OF_CONDUCT.md",
+}
 MOVED = {
     "index.ipynb#Glossary": "glossary.md",
     "index.ipynb#The-result-table": "result_table.ipynb",
     "index.ipynb)": "course.ipynb)",
     "](#All-lessons)": "](course.ipynb)",
-    "](../ARCHITECTURE.md": "](architecture.md",
-    "](../data/README.md": "](data.md",
+    **{f"](../{path}": f"]({name}.md" for name, path in PAPERS.items()},
 }
 
 
@@ -128,6 +135,8 @@ def glossary(table: str) -> str:
 def paper(path: Path) -> str:
     "A file of the repository as a page."
     text = re.sub(r"\]\((?:\.\./)?nbs/", "](", path.read_text(encoding="utf-8"))
+    for name, other in PAPERS.items():
+        text = text.replace(f"]({other}", f"]({name}.md")
     return text.replace("[`sample/`](sample)", "`data/sample`")
 
 

@@ -305,7 +305,7 @@ def test_a_full_gpu_says_how_to_go_on(trained, tmp_path, capsys, monkeypatch):
 
 
 def test_links_of_a_working_copy_work_where_the_package_was_installed(tmp_path):
-    "The package as pip lays it down, without a clone around it: every file that the index links to is copied."
+    "The package as pip lays it down, without a clone around it: what the index and the papers link to is copied."
     build = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path / "site")]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     copy = (
@@ -321,8 +321,14 @@ def test_links_of_a_working_copy_work_where_the_package_was_installed(tmp_path):
         text=True,
     )
     copied = set(run.stdout.split("\n"))
-    index = json.loads((tmp_path / "site/atss_nb/notebooks/index.ipynb").read_text(encoding="utf-8"))
-    prose = "".join("".join(c["source"]) for c in index["cells"] if c["cell_type"] == "markdown")
-    links = {link.partition("#")[0] for link in re.findall(r"\]\((?!\w+:)([^)\s#]+)", prose)}
-    missing = [link for link in links if os.path.normpath(f"nbs/{link}").replace(os.sep, "/") not in copied]
-    assert "../data/README.md" in links and missing == []
+    package = tmp_path / "site/atss_nb"
+    index = json.loads((package / "notebooks/index.ipynb").read_text(encoding="utf-8"))
+    prose = {"nbs": "".join("".join(c["source"]) for c in index["cells"] if c["cell_type"] == "markdown")}
+    for paper in (package / "papers").glob("*.md"):
+        prose[f"./{paper.name}/.."] = paper.read_text(encoding="utf-8")
+    links = {
+        os.path.normpath(f"{place}/{link}").replace(os.sep, "/")
+        for place, text in prose.items()
+        for link in re.findall(r"\]\((?!\w+:)([^)\s#]+)", text)
+    }
+    assert {"data/README.md", "INSTALL.md", "CODE_OF_CONDUCT.md"} <= links and links - copied == set()

@@ -11,8 +11,9 @@ from PIL import Image, ImageOps
 from torch.utils.data import DataLoader
 
 from atss_nb.core.errors import LabelError
-from atss_nb.data.datasets import DotaDataset, collate, find_split, read_image
+from atss_nb.data.datasets import DotaDataset, collate, read_image
 from atss_nb.data.dota import read_dota
+from atss_nb.data.folders import find_split
 from atss_nb.data.transforms import Compose, RandomFlip, RandomQuarterTurn
 from atss_nb.geometry.boxes import obb2poly
 

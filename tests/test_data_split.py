@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from atss_nb.cli.main import main
 from atss_nb.core.errors import LabelError
 from atss_nb.core.files import draft_of
 from atss_nb.core.images import SlidingBand, TiledImage, WholeImage, image_size, open_image
+from atss_nb.data.convert import read_dataset, write_dataset
 from atss_nb.data.detections import Detections
 from atss_nb.data.dota import read_dota, write_dota
 from atss_nb.scenes.scenes import write_scenes
@@ -107,14 +109,17 @@ def test_all_problems_at_once(tmp_path):
     with pytest.raises(LabelError) as error:
         plan_split(tmp_path, TILING)
     text = str(error.value)
-    assert "problems: 2" in text and f"{labels[0]}: no image" in text and f"{images[2]}: no label" in text
+    assert "problems: 3" in text and f"{labels[1]}, line 1" in text
+    assert f"{labels[0]}: no image" in text and f"{images[2]}: no label" in text
     labels[0].unlink()
-    images[2].write_bytes(b"no picture")
+    labels[1].write_text("")
     labels[2].write_text("")
+    for path in images[1:]:
+        path.write_bytes(b"no picture")
     with pytest.raises(LabelError) as error:
         plan_split(tmp_path, TILING)
-    assert f"{labels[1]}, line 1" in str(error.value) and images[2].name in str(error.value)
-    with pytest.raises(FileNotFoundError, match="expected a folder images"):
+    assert all(path.name in str(error.value) for path in images[1:])
+    with pytest.raises(FileNotFoundError, match="none: there is no such data set"):
         plan_split(tmp_path / "none", TILING)
 
 
@@ -191,3 +196,43 @@ def test_real_images(tmp_path):
     report = split(REAL / "dota", tmp_path, Tiling("mmrotate"))
     assert (report.images, report.objects) == (6, 1187)
     assert report.tiles == len(list((tmp_path / "images").iterdir()))
+
+
+@pytest.mark.parametrize("form", ["coco", "yolo-obb"])
+def test_a_data_set_of_any_format_gives_the_tiles_of_its_labels(scenes, tmp_path, form, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(scenes, data / "train")
+    write_dataset(form, read_dataset("dota", data), tmp_path / form, report=False)
+    for source in (data, tmp_path / form):
+        assert (
+            main(
+                ["split", str(source), str(tmp_path / f"{source.name} tiles"), "--size", "128", "--gap", "32"]
+            )
+            == 0
+        )
+    assert "5 images" in capsys.readouterr().out
+    whole = contents(tmp_path / "data tiles")
+    same = contents(tmp_path / f"{form} tiles")
+    assert whole.keys() == same.keys() and len(whole) > 30
+    for name in whole:
+        if name.startswith("images"):
+            assert whole[name] == same[name]
+    if form == "coco":  # YOLO knows no object that crosses the border, so its tiles may hold fewer
+        assert [len(read_dota(tmp_path / "data tiles" / n)) for n in sorted(whole) if "labelTxt" in n] == [
+            len(read_dota(tmp_path / "coco tiles" / n)) for n in sorted(same) if "labelTxt" in n
+        ]
+
+
+def test_an_image_without_a_label_file_may_be_one_without_objects(scenes, tmp_path):
+    shutil.copytree(scenes, tmp_path / "in")
+    min((tmp_path / "in/labelTxt").iterdir()).unlink()
+    command = ["split", str(tmp_path / "in"), str(tmp_path / "out"), "--size", "128", "--gap", "32"]
+    assert main(command) == 1
+    assert main([*command, "--labels", "optional"]) == 0
+
+
+def test_labels_alone_cannot_be_cut(tmp_path):
+    (tmp_path / "lines").mkdir()
+    (tmp_path / "lines/Task1_ship.txt").write_text("0000 0.9 10 10 40 10 40 20 10 20\n")
+    with pytest.raises(LabelError, match="0000: no image, only labels"):
+        split(tmp_path / "lines", tmp_path / "out", TILING)

@@ -64,6 +64,11 @@ def test_every_link_and_picture_of_the_site_is_there():
 
 
 @built
+def test_tables_that_cells_show_are_tables():
+    assert [path for path in built_pages() if re.search(r"<p>\s*\|", page(path))] == []
+
+
+@built
 def test_nothing_comes_from_elsewhere():
     "Links may lead out; scripts, styles and pictures may not."
     for path in built_pages():
@@ -130,10 +135,13 @@ def test_the_microscope_of_the_front_page_answers(opened):
     view.goto((SITE / "index.html").as_uri())
     microscope = View(view, 0)
     microscope.settle()
+    aligned = "all => new Set(all.filter(c => c.offsetParent).map(c => getComputedStyle(c).textAlign)).size"
+    assert view.eval_on_selector_all(".atss-explorer .panel :is(th, td):nth-child(2)", aligned) == 1
     before, asked = microscope.boxes, int(microscope.data("answers"))
     microscope.drag(middle(before[0]), 40, 20, steps=20)
     assert (microscope.boxes[0, :2] - before[0, :2]).abs().min() > 5
     assert int(microscope.data("answers")) > asked
+    assert float(microscope.data("took")) < 20  # [ms] for the last one, without a network
 
 
 @built

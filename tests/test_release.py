@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
 import zlib
@@ -83,12 +84,12 @@ def kinds(cells: list[dict]) -> list[str]:
 
 
 def test_a_lesson_travels_with_its_code_and_all_its_pictures(built):
-    for name in ("course/01_turned_boxes.ipynb", "index.ipynb"):
+    for name in ("course/01_turned_boxes.ipynb", "course/14_scenes.ipynb", "index.ipynb"):
         old, new = cells_of(ROOT / "nbs" / name), cells_of(built / "notebooks" / name)
         code = [[cell["source"] for cell in cells if cell["cell_type"] == "code"] for cells in (old, new)]
         assert code[0] == code[1]
-        assert sorted(kind.replace("png", "webp") for kind in kinds(old)) == kinds(new)
-    assert "image/png" in kinds(cells_of(ROOT / "nbs/course/01_turned_boxes.ipynb"))
+        assert sorted(re.sub("png|jpeg", "webp", kind) for kind in kinds(old)) == kinds(new)
+    assert {"image/png", "image/jpeg"} <= set(kinds(cells_of(ROOT / "nbs/course/14_scenes.ipynb")))
 
 
 def test_pictures_that_lessons_link_to_travel(built):
@@ -114,6 +115,24 @@ def test_it_says_what_it_is(tmp_path):
     ):
         assert line in head.splitlines()
     assert "Classifier: License" not in head, "an expression and a classifier exclude one another (PEP 639)"
+
+
+@pytest.mark.parametrize("address", ["", "https://example.org/atss"])
+def test_a_package_index_shows_no_link_that_leads_nowhere(address, tmp_path):
+    "There a README stands alone: its links lead to the forge, or are only their text where there is none yet."
+    for name in ("setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    text = (ROOT / "settings.ini").read_text(encoding="utf-8")
+    (tmp_path / "settings.ini").write_text(re.sub("(?m)^git_url =.*$", f"git_url = {address}", text))
+    words = ["setup.py", "-q", "egg_info", "--egg-base", tmp_path]
+    (tmp_path / "nbs").mkdir()
+    subprocess.run([sys.executable, *words], cwd=tmp_path, check=True)
+    page = (tmp_path / "atss_nb.egg-info/PKG-INFO").read_text(encoding="utf-8").partition("\n\n")[2]
+    links = re.findall(r"\]\(([^)]*)\)", page)
+    assert [link for link in links if not link.startswith(("https:", "#"))] == []
+    assert page.startswith("# atss_nb") and "CONTRIBUTING.md" in page
+    assert ("](https://example.org/atss/raw/main/nbs/images/report.png)" in page) == bool(address)
+    assert ("](https://example.org/atss/blob/main/INSTALL.md)" in page) == bool(address)
 
 
 # What is enough for whom

@@ -171,18 +171,19 @@ def _stats(args: argparse.Namespace) -> None:
             _report_statistics(args, folder, data, reports, config.size, started)
 
 
-_STATS = {
-    "data": {
-        "type": Path,
-        "help": "folder of a data set in any format, or one split with images/ and labelTxt/",
-    },
+_WHICH = {
     "--format": {"metavar": "FORMAT", "help": FORMAT_NAMES + " (default: recognized from the folder)"},
     "--split": {
         "default": "train",
         "choices": ["train", "val", "test"],
-        "help": "which split to count (train)",
+        "help": "which split of a data set (train)",
     },
     "--labels": _LABELS,
+}
+
+_STATS = {
+    "data": {"type": Path, "help": "folder with images/ and labelTxt/, or a data set in any format"},
+    **_WHICH,
     "--size --imgsz": {
         "type": int,
         "help": "long side that images are resized to [px], 0 keeps them (default: as a training would choose)",
@@ -199,6 +200,7 @@ _STATS = {
 def _split(args: argparse.Namespace) -> None:
     "Cut a data set into tiles with labels."
     from atss_nb.core.engine import start_engine
+    from atss_nb.data.splits import read_images
     from atss_nb.tiles.split import split
     from atss_nb.tiles.tiles import Tiling
 
@@ -206,15 +208,17 @@ def _split(args: argparse.Namespace) -> None:
     marked = None if args.keep_difficulty else 2
     tiling = Tiling(args.style, args.size, args.gap, tuple(args.rates), **shares, cut_difficulty=marked)
     how = args.workers, args.overwrite, sys.stderr.isatty(), start_engine(patient=True)
-    report = split(args.data, args.out, tiling, *how)
+    images = read_images(args.data, args.split, args.format, args.labels)
+    report = split(args.data, args.out, tiling, *how, images)
     print(f"{report.images} images, {report.objects} objects: {report.tiles} tiles in {args.out}")
     for name, rows in report.lost.items():
         print(f"note: {name}: {len(rows)} objects are in no tile (label rows {', '.join(map(str, rows))})")
 
 
 _SPLIT = {
-    "data": {"type": Path, "help": "folder with images/, and labelTxt/ if there are labels"},
+    "data": {"type": Path, "help": "folder with images/ and labelTxt/, or a data set in any format"},
     "out": {"type": Path, "help": "folder to write"},
+    **_WHICH,
     "--style": {
         "default": "exact",
         "choices": ["exact", "mmrotate", "dota-devkit"],
@@ -242,10 +246,7 @@ _SPLIT = {
         "default": 0.6,
         "help": "leave out tiles with a smaller share of image (0.6)",
     },
-    "--no-padding": {
-        "action": "store_true",
-        "help": "keep tiles at the border small instead of filling them up",
-    },
+    "--no-padding": {"action": "store_true", "help": "keep tiles at the border small, do not fill them up"},
     "--keep-difficulty": {"action": "store_true", "help": "do not mark cut objects as difficult"},
     "--workers": {"type": int, "default": 1, "help": "processes that cut tiles (1)"},
     "--overwrite": {"action": "store_true", "help": "replace the tiles of another split"},
@@ -273,7 +274,7 @@ _MERGE = {
     },
     "--style": {
         "choices": ["mmrotate", "dota-devkit"],
-        "help": "whose names the tiles have (default: recognized)",
+        "help": "whose names they have (default: recognized)",
     },
     "--iou": {
         "type": float,

@@ -24,7 +24,7 @@ def _is_kept(name: str) -> bool:
 
 
 def _lesson_files() -> dict[str, Path]:  # place in the working copy -> source
-    "The notebooks, and what they link to; the sample data only in a clone."
+    "The notebooks, and the papers that they link to; the sample data only in a clone."
     package = Path(str(files("atss_nb")))
     clone = (package.parent / "nbs/index.ipynb").exists()
     home = package.parent if clone else package / "papers"
@@ -32,7 +32,7 @@ def _lesson_files() -> dict[str, Path]:  # place in the working copy -> source
     found = {
         f"{top}/{p.relative_to(root).as_posix()}": p for top, root in roots.items() for p in root.rglob("*")
     }
-    found |= {name: home / name for name in ("ARCHITECTURE.md", "CITATION.cff")}
+    found |= {path.name: path for path in (*home.glob("*.md"), home / "CITATION.cff")}
     return {name: path for name, path in found.items() if path.is_file() and _is_kept(name)}
 
 

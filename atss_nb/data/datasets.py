@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..core.errors import collecting, raise_problems, summary, warn
+from ..core.errors import summary, warn
 from ..core.images import read_pixels
 from .columns import crowd_flags, stated_areas
-from .convert import detect_format, read_dataset
 from .detections import Detections
-from .dota import read_dota
-from .folders import LabelledImage, NoSuchSplit, find_split, pair_folder, settle
+from .folders import LabelledImage
+from .splits import label_checksum, read_folder, read_split
 from ..geometry.boxes import AngleDef, poly2obb
 
 
@@ -111,14 +110,6 @@ def _glance(path: Path) -> tuple[int, int]:  # bytes, checksum of those in the m
         return size, zlib.crc32(file.read(4096))
 
 
-def _checksum(annotation: Detections | None) -> int:
-    "Of the labels of an image."
-    if annotation is None:
-        return 0
-    numbers = annotation.polygons.double().numpy().tobytes() + annotation.difficult.numpy().tobytes()
-    return zlib.crc32(repr(annotation.names).encode(), zlib.crc32(numbers))
-
-
 class DetectionDataset(Dataset):
     "Images and oriented boxes, from labelled images of any format."
 
@@ -162,7 +153,7 @@ class DetectionDataset(Dataset):
         self.images: list = [images[i].image for i in kept]
         self.names = [images[i].name for i in kept]
         self._objects = [objects[i] for i in kept]
-        self._label_sums = [_checksum(annotations[i]) for i in kept]
+        self._label_sums = [label_checksum(annotations[i]) for i in kept]
         if self.dropped:
             warn(summary(f"{self.folder}, objects left out", self.dropped))
 
@@ -219,14 +210,7 @@ class DotaDataset(DetectionDataset):
                 known
             **options: fit, min_side, keep_empty, max_difficulty, crowds, whole_pixels, as in DetectionDataset
         """
-        folder, problems = Path(folder), []
-        images = pair_folder(folder, "", problems, labels)
-        for one in images:
-            with collecting(problems):
-                one.annotation = read_dota(one.label, classes) if one.label else None
-        known = labels == "required" or any(one.label for one in images)
-        settle(images if known else [], problems, ".txt", labels)
-        raise_problems(folder, problems)
+        images = read_folder(folder, classes, labels)
         super().__init__(images, folder, classes, angle, transforms, **options)
 
 
@@ -248,18 +232,8 @@ def open_dataset(
         **options: angle, transforms, fit, min_side, keep_empty, max_difficulty, crowds, whole_pixels, as in
             DetectionDataset
     """
-    format = format or detect_format(root)
-    if format == "dota" and split != "trainval":
-        return DotaDataset(find_split(root, split), classes, labels=labels, **options)
-    data = read_dataset(format, root, classes, labels=labels)
-    images = data.split(split)
-    if not images:
-        there = sorted({one.split for one in data.images} - {""})
-        undivided = sum(not one.split for one in data.images)
-        if undivided:
-            there.append(f"{undivided} images in no split: divide the set into train and val first")
-        raise NoSuchSplit(f"{root}: no images in the split {split!r}; found {', '.join(there) or 'none'}")
-    return DetectionDataset(images, root, classes or data.classes, **options)
+    images, found = read_split(root, split, format, classes, labels)
+    return DetectionDataset(images, root, classes or found, **options)
 
 
 def collate(batch: Sequence[tuple[Tensor, dict]]) -> tuple[list[Tensor], list[dict]]:

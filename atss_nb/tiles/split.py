@@ -20,64 +20,59 @@ from tqdm.auto import tqdm
 
 from ..core.devices import why_alone
 from ..core.engine import ALONE, Engine
-from ..core.errors import LabelError, raise_problems, wrong
+from ..core.errors import raise_problems, wrong
 from ..core.files import fingerprint, json_value, read_text, replacing, sweep_drafts
-from ..core.images import WHOLE, ImageReader, check_image, is_image, open_image
+from ..core.images import WHOLE, ImageReader, check_image, open_image
 from ..core.outputs import locked, refuse_inputs
-from ..data.dota import read_dota, write_dota
+from ..data.detections import Detections
+from ..data.dota import write_dota
+from ..data.folders import LabelledImage
+from ..data.splits import label_checksum, read_images
 from .tiles import STYLES, Tile, Tiling, make_tiles, tile_objects
 from .windows import ScaledImage
 
 
-def _sources(folder: Path) -> list[tuple[Path, Path | None]]:
-    "Images with their label files, by name; LabelError that lists all that do not match."
-    if not (folder / "images").is_dir():
-        raise FileNotFoundError(f"{folder}: expected a folder images, and labelTxt if there are labels")
-    images = sorted(p for p in (folder / "images").iterdir() if is_image(p))
-    labels = {p.stem: p for p in sorted((folder / "labelTxt").glob("*.txt"))}
-    names = Counter(p.stem for p in images)
-    problems = [f"{name}: two images of this name" for name, times in names.items() if times > 1]
-    if (folder / "labelTxt").is_dir():
-        problems += [f"{path}: no label file" for path in images if path.stem not in labels]
-        problems += [f"{labels[name]}: no image" for name in labels.keys() - names.keys()]
-    raise_problems(folder, sorted(problems) if images else [f"{folder / 'images'}: no images"])
-    return [(path, labels.get(path.stem)) for path in images]
-
-
-def _describe(source: tuple[Path, Path | None]) -> dict | str:
+def _describe(source: LabelledImage) -> dict | str:
     "What the plan says of an image, or what is wrong with it."
-    image, label = source
+    if source.image is None:
+        return f"{source.name}: no image, only labels"
     try:
-        if label:
-            read_dota(label)
-        size = check_image(image)
-    except (LabelError, OSError) as error:
+        size = check_image(source.image)
+    except OSError as error:
         return str(error)
-    sums = [fingerprint(path) if path else None for path in source]
-    return {"file": image.name, "size": list(size), "sha256": sums[0], "label_sha256": sums[1]}
+    known = {"file": source.image.name, "size": list(size), "sha256": fingerprint(source.image)}
+    return known | {"labels": label_checksum(source.annotation)}
 
 
-def plan_split(folder: str | Path, tiling: Tiling, engine: Engine = ALONE) -> dict:
-    """Every tile of a data set, without decoding a pixel. LabelError that lists all that is wrong.
+def _refuse_equal_names(folder: str | Path, sources: Sequence[LabelledImage]) -> None:
+    "Tiles are called after their images."
+    times = Counter(one.name for one in sources)
+    raise_problems(folder, [f"{name}: {n} images of this name" for name, n in times.items() if n > 1])
+
+
+def plan_split(
+    folder: str | Path, tiling: Tiling, engine: Engine = ALONE, images: Sequence[LabelledImage] | None = None
+) -> dict:
+    """Every tile of a data set, without decoding a pixel. LabelError that lists all that is wrong: with labels, then with images.
 
     Args:
-        folder: with images, and labelTxt unless nothing is labelled
-        engine: of several processes each reads the labels of its share, and has the whole plan
+        folder: as in `split`
+        engine: of several processes each looks at its share of the images, and has the whole plan
+        images: already read, from any format; None: those of the folder
 
     Returns:
         what split.json holds: settings, images, tiles
     """
-    sources = _sources(Path(folder))
+    sources = read_images(Path(folder), "train") if images is None else images
+    _refuse_equal_names(folder, sources)
     with ThreadPoolExecutor() as pool:
         facts = engine.gather(list(pool.map(_describe, sources[engine.share(len(sources))])))
     raise_problems(folder, sorted(fact for fact in facts if isinstance(fact, str)))
-    images = {
-        path.stem: fact for (path, _), fact in zip(sources, facts, strict=True) if isinstance(fact, dict)
-    }
+    known = {one.name: fact for one, fact in zip(sources, facts, strict=True)}
     tiles = {
-        t.name: list(t[1:]) for name, fact in images.items() for t in make_tiles(name, fact["size"], tiling)
+        t.name: list(t[1:]) for name, fact in known.items() for t in make_tiles(name, fact["size"], tiling)
     }
-    return {"settings": asdict(tiling) | {"rates": list(tiling.rates)}, "images": images, "tiles": tiles}
+    return {"settings": asdict(tiling) | {"rates": list(tiling.rates)}, "images": known, "tiles": tiles}
 
 
 def _is_place(name: str, place: object) -> bool:
@@ -108,24 +103,25 @@ def read_plan(folder: str | Path) -> dict:
 
 
 class _Work(NamedTuple):
+    name: str
     image: Path
-    label: Path | None
+    label: Detections | None
     size: tuple[int, int]
     tiles: list[Tile]
     out: Path
     tiling: Tiling
 
 
-def _pieces(folder: Path, out: Path, plan: dict, tiling: Tiling) -> Iterator[_Work]:
+def _pieces(images: Sequence[LabelledImage], out: Path, plan: dict, tiling: Tiling) -> Iterator[_Work]:
     tiles = {}
     for name, place in plan["tiles"].items():
         tiles.setdefault(place[0], []).append(Tile(name, *place))
-    for image, label in _sources(folder):
-        size = tuple(plan["images"][image.stem]["size"])
-        mine = sorted(tiles[image.stem], key=lambda t: (t.scale, t.size, t.y, t.x))
+    for one, image in [(one, one.image) for one in images if one.image]:
+        size = tuple(plan["images"][one.name]["size"])
+        mine = sorted(tiles[one.name], key=lambda t: (t.scale, t.size, t.y, t.x))
         step = 256 if math.prod(size) > WHOLE else len(mine)
         for start in range(0, len(mine), step):
-            yield _Work(image, label, size, mine[start : start + step], out, tiling)
+            yield _Work(one.name, image, one.annotation, size, mine[start : start + step], out, tiling)
 
 
 def _pixels(image: ImageReader, tile: Tile, tiling: Tiling) -> np.ndarray:  # (H, W, 3) uint8
@@ -143,11 +139,10 @@ def _cut(
     work: _Work,
 ) -> tuple[str, int, int, set[int]]:  # image, its tiles here, its objects, their rows that are in a tile
     "Write the tiles that are not there yet."
-    image, labelled_rows = None, set()
-    label = read_dota(work.label) if work.label else None
+    image, label, labelled_rows = None, work.label, set()
     for tile in work.tiles:
         target = work.out / "images" / f"{tile.name}.png"
-        if label:
+        if label is not None:
             objects, rows = tile_objects(label, tile, work.size, work.tiling)
             labelled_rows.update(rows.tolist())
             if not target.exists():
@@ -157,7 +152,7 @@ def _cut(
             scaled = image if tile.scale == 1 else ScaledImage(image, tile.scale)
             with replacing(target) as draft:
                 Image.fromarray(_pixels(scaled, tile, work.tiling)).save(draft, compress_level=3)
-    return work.image.stem, len(work.tiles), len(label or ()), labelled_rows
+    return work.name, len(work.tiles), len(label or ()), labelled_rows
 
 
 def _results(work: Sequence[_Work], workers: int) -> Iterator[tuple[str, int, int, set[int]]]:
@@ -245,27 +240,30 @@ def split(
     overwrite: bool = False,
     progress: bool = False,
     engine: Engine = ALONE,
+    images: Sequence[LabelledImage] | None = None,
 ) -> SplitReport:
     """Cut a data set into tiles with labels. LabelError and OSError name the file; FileExistsError if `out` is taken.
 
     Args:
-        folder: with images, and labelTxt unless nothing is labelled
+        folder: as in `read_images`; of a divided data set its train
         out: gets images, labelTxt and split.json; a split that was killed goes on where it stopped
         workers: processes
         overwrite: replace the tiles of another split
         progress: show a bar
         engine: several processes that a launcher has started share the images
+        images: already read, from any format; None: those of the folder
     """
     folder, out = Path(folder), Path(out)
     if workers > 1 and (reason := why_alone(tiling, "spawn")):
         raise RuntimeError(f"workers={workers}: {reason}; workers=1 cuts in this process")
     refuse_inputs(out, [folder])
-    plan = plan_split(folder, tiling, engine)
-    work = list(_pieces(folder, out, plan, tiling))
+    images = read_images(folder, "train") if images is None else images
+    plan = plan_split(folder, tiling, engine, images)
+    work = list(_pieces(images, out, plan, tiling))
     out.mkdir(parents=True, exist_ok=True)
     with engine.by_first(locked(out)):
         if engine.rank == 0:
-            _open_out(out, plan, overwrite, (folder / "labelTxt").is_dir())
+            _open_out(out, plan, overwrite, any(one.annotation is not None for one in images))
         engine.same()  # the others wait until the folder is ready
         done = _write_tiles(work[engine.share(len(work))], workers, progress and engine.rank == 0)
         return _counted(plan, engine.gather(done))
