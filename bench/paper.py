@@ -32,7 +32,7 @@ from safetensors.torch import save_file
 
 from atss_nb.core.files import replacing
 from atss_nb.data.dota import read_dota, write_dota
-from atss_nb.evaluation.breakdown import drawn_scores
+from atss_nb.evaluation.breakdown import drawn_scores, evaluate_by
 from atss_nb.evaluation.cases import as_case
 from atss_nb.evaluation.evaluate import evaluate_case
 from atss_nb.geometry.boxes import hbb2obb, obb2hbb, obb2poly, poly2obb
@@ -163,7 +163,7 @@ class Extent:
     train: int = 200
     test: int = 300
     epochs: int = 5
-    drone: int = 40
+    drone: int = 30
 
 
 def relabel(split: Path, name: Callable[[str], str], upright: bool = False) -> None:
@@ -188,7 +188,7 @@ def cut_drone(out: Path, extent: Extent, source: Path) -> None:
     "Tiles of some images of HIT-UAV; the few other vehicles are cars."
     for name, there in (("train", "train"), ("test", "val")):
         some_images(source / there, out / "whole" / name, extent.drone, 0)
-        split(out / "whole" / name, out / name, Tiling(size=256, gap=64), progress=False)
+        split(out / "whole" / name, out / name, Tiling(size=256, gap=0), progress=False)
         relabel(out / name, lambda label: "Car" if label == "OtherVehicle" else label)
 
 
@@ -245,6 +245,11 @@ def config_of(job: Job) -> TrainConfig:
     )  # fmt: skip
 
 
+def rounded(ap: float | None) -> float | None:
+    "In percent; None where there are no objects."
+    return None if ap is None else round(100 * ap, 3)
+
+
 def one_run(job: Job) -> dict:
     "Train, test, and keep what is to be known: in percent, with the scores of a hundred draws of the test images."
     torch.set_num_threads(1)
@@ -256,15 +261,17 @@ def one_run(job: Job) -> dict:
     test = open_split(replace(config, classes=classes), "test")
     case = as_case(*predict_dataset(model.to(job.device), test), classes)
     score, drawn = evaluate_case(case), drawn_scores(case, 100)
-    numbers = {name: round(100 * getattr(score, name), 3) for name in ("AP50", "AP75", "mAP")}
+    numbers = {name: rounded(getattr(score, name)) for name in ("AP50", "AP75", "mAP")}
     log = [row for row in read_log(out / "log.jsonl") if "positives" in row]
     counts = {name: round(float(np.mean([row[name] for row in log])), 4) for name in ("positives", "orphans")}
     clocks = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - busy}
     times = {name: round(value, 1) for name, value in clocks.items()}
     draws = {name: np.round(100 * drawn[name], 2).tolist() for name in ("AP50", "mAP")}
+    bins = evaluate_by(case, "aspect", iou_thresholds=(0.5, 0.75))
+    shapes = {name: [rounded(b.AP50), rounded(b.AP75), sum(b.positives.values())] for name, b in bins.items()}
     shutil.rmtree(out)
     key = dict(zip(("data", "arm", "seed"), job.key, strict=True))
-    return key | numbers | counts | times | job.about | {"drawn": draws}
+    return key | numbers | counts | times | job.about | {"by_aspect": shapes, "drawn": draws}
 
 
 def finished(jobs: list[Job], workers: int) -> Iterator[dict]:

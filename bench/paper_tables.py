@@ -102,7 +102,7 @@ def difference(first: list[dict], second: list[dict], measure: str) -> dict | No
 
 
 def line_of(rows: list[dict], arm: str) -> dict:
-    "The means of an arm, and how far its seeds lie apart."
+    "The means of an arm, how far its seeds lie apart, and by aspect ratio: AP50, AP75, objects."
     known = PAPER_RECIPES.get(f"paper-{arm}")
     line = {"arm": arm, "seeds": len(rows), "paper": known.published.mAP if known else None}
     for measure in MEASURES:
@@ -111,6 +111,9 @@ def line_of(rows: list[dict], arm: str) -> dict:
         line[f"{measure}_std"] = round(float(np.std(values, ddof=1)), 2) if len(values) > 1 else None
     for name in ("positives", "orphans", "cpu_seconds"):
         line[name] = round(float(np.mean([row[name] for row in rows])), 4)
+    names = dict.fromkeys(name for row in rows for name in row["by_aspect"])
+    shapes = {name: np.array([row["by_aspect"][name] for row in rows], float).mean(0) for name in names}
+    line["by_aspect"] = {name: values.round(2).tolist() for name, values in shapes.items() if values[2] > 0}
     return line
 
 
