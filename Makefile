@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editab
 ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 MPLBACKEND=agg
 
 .PHONY: help demo docs test lab lint gate test-notebooks test-python test-oldest release-check fuzz kill
-.PHONY: bench test-gpu bench-gpu notebooks format clean
+.PHONY: bench paper test-gpu bench-gpu notebooks format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make lab     open JupyterLab on a working copy of the notebooks"
 	@echo "make docs    build the documentation: _docs/html/index.html, offline, in a minute or two"
 	@echo "make bench   run every benchmark and write bench/results/: an hour on a quiet machine"
+	@echo "make paper   train for the paper's tables and write data/results/paper: hours; QUICK=1: minutes, WORKERS=2: two at a time"
 	@echo "make notebooks  execute every notebook, store what it shows, and clean: SLOW=1 measures times again, too"
 	@echo "make format  format the notebooks and scripts, export and clean: run before a commit"
 
@@ -88,6 +89,9 @@ bench: $(READY)
 bench-gpu: $(READY)
 	@$(PIP) ".[dev,cuda]"
 	@$(BIN)/python bench/gpu.py $(if $(DATA),--data $(DATA))
+
+paper: $(READY)
+	@$(ONE_THREAD) $(BIN)/python bench/paper.py $(if $(QUICK),--quick) $(if $(WORKERS),--workers $(WORKERS))
 
 notebooks: $(READY)
 	@$(ONE_THREAD) $(BIN)/python tools/notebooks.py $(if $(SLOW),--slow)

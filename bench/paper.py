@@ -1,0 +1,348 @@
+"""The tables of the ATSS paper, measured again for oriented boxes: data/results/paper.
+
+python bench/paper.py                     all experiments, then tables.json and README.md
+python bench/paper.py --workers 2         two trainings at a time, each with one thread
+python bench/paper.py --only rules k      some of them
+python bench/paper.py --quick             four trainings, in minutes: runs/paper/quick
+python bench/paper.py --tables            the tables of the runs that are there
+
+A finished training is a line of runs.jsonl; what was stopped goes on where it was, and what is finished is left alone.
+"""
+
+import argparse
+import json
+import multiprocessing
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from paper_tables import append_run, read_runs, write_tables
+from runs import some_images
+from safetensors.torch import save_file
+
+from atss_nb.core.files import replacing
+from atss_nb.data.dota import read_dota, write_dota
+from atss_nb.evaluation.breakdown import drawn_scores, evaluate_by
+from atss_nb.evaluation.cases import as_case
+from atss_nb.evaluation.evaluate import evaluate_case
+from atss_nb.geometry.boxes import hbb2obb, obb2hbb, obb2poly, poly2obb
+from atss_nb.model import build
+from atss_nb.model.config import ModelConfig
+from atss_nb.model.detect import predict_dataset
+from atss_nb.recipes.paper import paper_model
+from atss_nb.samples.assign import ATSS
+from atss_nb.samples.claims import ROUNDING, resolve_claims, stack_ground_truths
+from atss_nb.samples.explanation import Assignment, Explanation
+from atss_nb.scenes.scenes import write_scenes
+from atss_nb.tiles.split import split
+from atss_nb.tiles.tiles import Tiling
+from atss_nb.training.checkpoints import read_log
+from atss_nb.training.loop import load_model, train
+from atss_nb.training.settings import TrainConfig, open_split
+from atss_nb.training.weights import read_weights
+from common import ROOT, arguments, command_line, processor
+
+RESULTS, HOME = ROOT / "data/results/paper", ROOT / "runs/paper"
+SMALL = ModelConfig.small(
+    strides=(8, 16, 32, 64), channels=32, head_convs=1, center_offset=0.5, centerness=True, box_loss="giou"
+)  # where a row of the paper says nothing else
+
+
+@dataclass(frozen=True)
+class Half(ATSS):
+    """ATSS that looks at the upright box around an object for one of its two questions.
+
+    Attributes:
+        overlap: whether an anchor overlaps enough is asked of the upright box
+        inside: whether its center is inside is asked of the upright box
+    """
+
+    overlap: bool = False
+    inside: bool = False
+
+    def explain(self, anchors, gt_boxes, ignore=None) -> Explanation:
+        "As ATSS; the candidates are the same, for the two boxes have one center."
+        both = [ATSS(self.k, upright=upright).explain(anchors, gt_boxes, ignore) for upright in (False, True)]
+        turned, overlap, inside = both[0], both[self.overlap], both[self.inside]
+        claimed = (overlap.iou >= overlap.threshold[:, None] - ROUNDING) & inside.inside
+        truths = stack_ground_truths(anchors, gt_boxes, ignore)
+        owner, iou, _ = resolve_claims(truths, turned.index, claimed, overlap.iou, turned.iou)
+        return replace(turned, assignment=Assignment(owner, iou))
+
+
+class Arm(NamedTuple):
+    "A way of training: a model, and the rule where its configuration has no name for it."
+
+    model: ModelConfig
+    rule: ATSS | None = None
+
+
+def of_paper(name: str, **changes) -> Arm:
+    "A row of the paper with oriented boxes, and what is changed besides."
+    model = replace(paper_model(f"paper-{name}", SMALL), **changes)
+    weight = 1.0 if model.box_loss == "smooth_l1" else 2.0  # the paper's quarter is for deltas in finer units
+    return Arm(replace(model, box_weight=weight))
+
+
+ATSS_ROW = "retinanet-atss"
+STEPS = [
+    "retinanet", *(f"retinanet-{step}" for step in ("gn", "giou", "inside", "centerness", "imprs")), "fcos"
+]  # fmt: skip
+RULES = ["fcos-iou", "retinanet-size", "fcos-sampling", ATSS_ROW, "fcos-atss"]
+LOSSES = {
+    "smooth L1": "smooth_l1",
+    "rotated IoU": "linear",
+    "GIoU": "giou",
+    "KLD": "kld",
+    "ProbIoU": "probiou",
+}
+HALVES = {
+    "upright overlap": Half(overlap=True), "upright inside": Half(inside=True), "upright both": ATSS(upright=True)
+}  # fmt: skip
+NUMBERS = {
+    "k": {f"k-{k}": of_paper(f"k-{k}") for k in (3, 5, 7, 11, 13, 15, 17, 19)},
+    "anchors": {
+        "retinanet-9": of_paper("retinanet-9"),
+        "retinanet-9-imprs": of_paper("retinanet-9-imprs"),
+        "retinanet-9-atss": of_paper("retinanet-9-atss", k=81),  # nine cells, as the paper counts
+        "retinanet-9-atss, k an anchor": of_paper("retinanet-9-atss"),
+        "retinanet-3x1-atss": of_paper("retinanet-3x1-atss", k=27),
+        "retinanet-1x3-atss": of_paper("retinanet-1x3-atss", k=27),
+    },
+    "losses": {
+        f"{angle} {loss}": of_paper(ATSS_ROW, angle=angle, box_loss=name)
+        for loss, name in LOSSES.items()
+        for angle in ("le90", "oc", "le135")
+        if (angle, name) != ("le90", "giou")
+    },
+    "shape": {
+        **{f"scale {scale}": of_paper(ATSS_ROW, anchor_scale=scale) for scale in (2, 3, 6, 8)},
+        **{f"ratio 1:{ratio}": of_paper(ATSS_ROW, ratios=(1 / ratio,)) for ratio in (2, 4)},
+        "offset 0": of_paper(ATSS_ROW, center_offset=0.0),
+    },
+}
+ARMS = {
+    **{name: of_paper(name) for name in STEPS + RULES},
+    **{name: Arm(of_paper(ATSS_ROW).model, rule) for name, rule in HALVES.items()},
+    **{name: arm for group in NUMBERS.values() for name, arm in group.items()},
+}
+SIX = ["retinanet", "retinanet-imprs", "fcos", "fcos-sampling", ATSS_ROW, "fcos-atss"]
+PLAN = {  # by importance: the name of an experiment -> data, arms
+    "rules": ("scenes", [*STEPS, *RULES, *HALVES]),
+    **{name: ("scenes", list(NUMBERS[name])) for name in ("k", "anchors", "losses")},
+    "hard": ("hard", [*SIX, *HALVES]),
+    "upright": ("upright", SIX),
+    "drone": ("drone", SIX[1:]),
+    "shape": ("scenes", list(NUMBERS["shape"])),
+}
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How large everything is.
+
+    Attributes:
+        side: of the images [px]
+        train: images to learn from
+        test: other images
+        epochs: of each training
+        drone: images of the drone before they are cut; their tiles are 256 px wide
+    """
+
+    side: int = 160
+    train: int = 200
+    test: int = 300
+    epochs: int = 5
+    drone: int = 30
+
+
+def relabel(split: Path, name: Callable[[str], str], upright: bool = False) -> None:
+    "Other names of classes in a split; with `upright`, the upright boxes around objects."
+    for path in (split / "labelTxt").glob("*.txt"):
+        labels = read_dota(path)
+        corners = labels.polygons.double()
+        if upright and len(corners):
+            corners = obb2poly(hbb2obb(obb2hbb(poly2obb(corners, "le90"))))
+        names = [name(each) for each in labels.names]
+        write_dota(path, type(labels).from_polygons(corners.numpy(), names, difficult=labels.difficult))
+
+
+def draw_scenes(out: Path, extent: Extent, difficulty: str = "normal", upright: bool = False) -> None:
+    "Scenes in which every object is of one class: what is compared is how boxes are learnt."
+    for seed, (name, count) in enumerate({"train": extent.train, "test": extent.test}.items()):
+        write_scenes(out / name, count, extent.side, 700 + seed, difficulty=difficulty)
+        relabel(out / name, lambda _: "object", upright)
+
+
+def cut_drone(out: Path, extent: Extent, source: Path) -> None:
+    "Tiles of some images of HIT-UAV; the few other vehicles are cars."
+    for name, there in (("train", "train"), ("test", "val")):
+        some_images(source / there, out / "whole" / name, extent.drone, 0)
+        split(out / "whole" / name, out / name, Tiling(size=256, gap=0), progress=False)
+        relabel(out / name, lambda label: "Car" if label == "OtherVehicle" else label)
+
+
+def make_data(home: Path, name: str, extent: Extent, drone: Path) -> Path:
+    "The folder of a data set, made if it is not there."
+    ways = {
+        "scenes": draw_scenes,
+        "hard": partial(draw_scenes, difficulty="hard"),
+        "upright": partial(draw_scenes, upright=True),
+        "drone": partial(cut_drone, source=drone),
+    }
+    folder = home / "data" / name
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=home) as draft:
+            ways[name](Path(draft) / name, extent)
+            folder.parent.mkdir(exist_ok=True)
+            (Path(draft) / name).rename(folder)
+    return folder
+
+
+def backbone_weights(home: Path) -> Path:
+    "The backbone of the shipped weights without pyramid and head: what ImageNet is to the paper."
+    path, stored = home / "body.safetensors", read_weights("scenes")
+    if not path.exists():
+        body = {name: value for name, value in stored.state.items() if name.startswith("backbone.body.")}
+        with replacing(path) as draft:
+            save_file(body, draft, {"config": stored.config, "classes": json.dumps(stored.classes)})
+    return path
+
+
+class Job(NamedTuple):
+    "One training: everything that a process needs to know."
+
+    home: Path
+    data: str
+    arm: str
+    seed: int
+    epochs: int
+    device: str
+    about: dict
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return self.data, self.arm, self.seed
+
+
+def config_of(job: Job) -> TrainConfig:
+    changes = {"upright": {"upright": True}, "drone": {"anchor_scale": 2.0}}  # whose people are 14 px large
+    model = replace(ARMS[job.arm].model, **changes.get(job.data, {}))
+    return TrainConfig(
+        str(job.home / "data" / job.data), model, epochs=job.epochs, seed=job.seed, batch_size=4,
+        weights=str(job.home / "body.safetensors"), freeze=2, keep_empty=False, photometric=False,
+        precision="float32", validations=0,
+    )  # fmt: skip
+
+
+def rounded(ap: float | None) -> float | None:
+    "In percent; None where there are no objects."
+    return None if ap is None else round(100 * ap, 3)
+
+
+def one_run(job: Job) -> dict:
+    "Train, test, and keep what is to be known: in percent, with the scores of a hundred draws of the test images."
+    torch.set_num_threads(1)
+    out, rule = job.home / "_".join(map(str, job.key)).replace(" ", "_"), ARMS[job.arm].rule
+    start, busy = time.perf_counter(), time.process_time()
+    with patch.dict(build._ASSIGNERS, {"atss": lambda _: rule} if rule else {}):
+        train(config_of(job), out, job.device, progress=False, resume=True)
+        model, config, classes = load_model(out)
+    test = open_split(replace(config, classes=classes), "test")
+    case = as_case(*predict_dataset(model.to(job.device), test), classes)
+    score, drawn = evaluate_case(case), drawn_scores(case, 100)
+    numbers = {name: rounded(getattr(score, name)) for name in ("AP50", "AP75", "mAP")}
+    log = [row for row in read_log(out / "log.jsonl") if "positives" in row]
+    counts = {name: round(float(np.mean([row[name] for row in log])), 4) for name in ("positives", "orphans")}
+    clocks = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - busy}
+    times = {name: round(value, 1) for name, value in clocks.items()}
+    draws = {name: np.round(100 * drawn[name], 2).tolist() for name in ("AP50", "mAP")}
+    bins = evaluate_by(case, "aspect", iou_thresholds=(0.5, 0.75))
+    shapes = {name: [rounded(b.AP50), rounded(b.AP75), sum(b.positives.values())] for name, b in bins.items()}
+    shutil.rmtree(out)
+    key = dict(zip(("data", "arm", "seed"), job.key, strict=True))
+    return key | numbers | counts | times | job.about | {"by_aspect": shapes, "drawn": draws}
+
+
+def finished(jobs: list[Job], workers: int) -> Iterator[dict]:
+    "The rows, as they come."
+    if workers == 1:
+        yield from map(one_run, jobs)
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        for future in as_completed([pool.submit(one_run, job) for job in jobs]):
+            yield future.result()
+
+
+def run_all(jobs: Iterable[Job], path: Path, workers: int = 1) -> None:
+    "What is not finished yet; each row is appended at once, so that a stop costs one training, and two can write."
+    known = {(row["data"], row["arm"], row["seed"]) for row in read_runs(path)}
+    left = [job for job in jobs if job.key not in known]
+    for i, row in enumerate(finished(left, workers), start=1):
+        append_run(path, row)
+        numbers = f"AP50 {row['AP50']:.1f}, mAP {row['mAP']:.1f}, {row['cpu_seconds']:.0f} s"
+        print(f"{i}/{len(left)} {row['data']}, {row['arm']}, seed {row['seed']}: {numbers}", flush=True)
+
+
+def commit() -> str:
+    "Of the working copy; empty outside of one."
+    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+
+def plan(args: argparse.Namespace, home: Path, extent: Extent) -> list[Job]:
+    "Experiment by experiment, and in each of them seed by seed: a stop leaves whole tables."
+    machine = torch.cuda.get_device_name() if args.device.startswith("cuda") else processor()
+    about = {
+        "device": machine,
+        "torch": torch.__version__,
+        "commit": commit(),
+        "command": "python bench/paper.py",
+    }
+    jobs = []
+    for name in args.only:
+        data, arms = PLAN[name]
+        if data == "drone" and not args.drone.exists():
+            print(f"{name} is left out: no folder {args.drone}")
+            continue
+        make_data(home, data, extent, args.drone)
+        seeds = range(min(args.seeds, 3) if name in ("drone", "shape") else args.seeds)
+        chosen = args.arms or arms
+        jobs += [Job(home, data, a, s, extent.epochs, args.device, about) for s in seeds for a in chosen]
+    return jobs
+
+
+def main() -> None:
+    parser = command_line(__doc__)
+    parser.add_argument("--only", nargs="+", choices=PLAN, default=list(PLAN), metavar="NAME")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, help="instead of those of the plan", metavar="ARM")
+    parser.add_argument("--seeds", type=int, default=5, help="how many; three at most on drone and shape")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--drone", type=Path, default=ROOT.parent / "shared/data/hit_uav", help="HIT-UAV")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--tables", action="store_true")
+    args = arguments(parser)
+    home, out = HOME, args.out or RESULTS
+    if args.quick:
+        home, out, args.only, args.seeds = HOME / "quick", HOME / "quick", ["rules"], 1
+        args.arms = ["retinanet", "retinanet-imprs", "fcos", ATSS_ROW]
+    if not args.tables:
+        home.mkdir(parents=True, exist_ok=True)
+        backbone_weights(home)
+        run_all(plan(args, home, Extent()), out / "runs.jsonl", args.workers)
+    write_tables(out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"The paper's tables for oriented boxes: trainings that go on after a stop, and what they come to."
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from atss_nb.samples.anchors import AnchorGrid
+from atss_nb.samples.assign import ATSS
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "bench"))
+
+import paper  # noqa: E402
+from paper_tables import difference, read_runs, write_tables  # noqa: E402
+
+TINY = paper.Extent(side=64, train=6, test=4, epochs=1, drone=1)
+
+
+def test_trainings_go_on_where_they_stopped_and_become_tables(tmp_path):
+    paper.backbone_weights(tmp_path)
+    paper.make_data(tmp_path, "scenes", TINY, tmp_path)
+    about = {"device": "here", "commit": "none"}
+    arms = ["retinanet-atss", "upright inside", "retinanet-9-atss, k an anchor"]
+    jobs = [paper.Job(tmp_path, "scenes", arm, 0, TINY.epochs, "cpu", about) for arm in arms]
+    path = tmp_path / "runs.jsonl"
+    paper.run_all(jobs[:2], path)
+    first, second = path.read_text().splitlines(keepends=True)
+    path.write_text(first + second[:100])  # killed while it wrote
+    assert [row["arm"] for row in read_runs(path)] == arms[:1]
+    paper.run_all(jobs, path)
+    rows = read_runs(path)
+    assert [row["arm"] for row in rows] == arms
+    assert path.read_text().startswith(first)  # what was finished is left alone
+    assert (
+        rows[1]["drawn"] == json.loads(second)["drawn"]
+        and rows[1]["positives"] == json.loads(second)["positives"]
+    )
+    write_tables(tmp_path)
+    tables = json.loads((tmp_path / "tables.json").read_text())
+    assert [line["arm"] for line in tables["turned"]["lines"]] == arms[:2]
+    assert "upright inside | 1 |" in (tmp_path / "README.md").read_text()
+
+
+def test_a_gain_is_taken_over_the_seeds_that_both_have():
+    def rows(score, seeds):
+        return [
+            {"seed": s, "AP50": score + s, "drawn": {"AP50": [score + s - 1, score + s + 1]}} for s in seeds
+        ]
+
+    gain = difference(rows(50, range(5)), rows(52, range(3)), "AP50")
+    assert (gain["mean"], gain["seeds"]) == (2, 3) and gain["low"] == gain["high"] == 2
+    assert difference(rows(50, [0]), rows(52, [1]), "AP50") is None
+
+
+def test_half_an_atss_is_atss_when_it_asks_the_same_box_twice():
+    draw = torch.Generator().manual_seed(0)
+    low, high = torch.tensor([[20.0, 20, 30, 4, -1.5], [108, 108, 90, 12, 1.5]])
+    boxes = low + (high - low) * torch.rand(20, 5, generator=draw)  # long and thin ones
+    anchors = AnchorGrid((8, 16))((128, 128))
+    for both in (False, True):
+        mixed = paper.Half(overlap=both, inside=both)(anchors, boxes)
+        assert torch.equal(mixed.gt_index, ATSS(upright=both)(anchors, boxes).gt_index)
+    inside = [int((paper.Half(inside=b)(anchors, boxes).gt_index >= 0).sum()) for b in (False, True)]
+    assert inside[0] < inside[1]  # more centers lie inside the upright box
+
+
+@pytest.mark.parametrize("data", ["scenes", "hard", "upright", "drone"])
+def test_every_arm_is_another_training(data, tmp_path):
+    arms = {arm for where, names in paper.PLAN.values() for arm in names if where == data}
+    jobs = [paper.Job(tmp_path, data, arm, 0, 1, "cpu", {}) for arm in arms]
+    kinds = {(str(paper.config_of(job)), str(paper.ARMS[job.arm].rule)) for job in jobs}
+    assert len(kinds) == len(arms) > 4
