@@ -145,6 +145,7 @@ PLAN = {  # by importance: the name of an experiment -> data, arms
     "drone": ("drone", SIX[1:]),
     "shape": ("scenes", list(NUMBERS["shape"])),
 }
+FEW = dict.fromkeys(("losses", "upright", "drone", "shape"), 3)  # seeds
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ class Extent:
     side: int = 160
     train: int = 200
     test: int = 300
-    epochs: int = 5
+    epochs: int = 8
     drone: int = 30
 
 
@@ -240,7 +241,7 @@ def config_of(job: Job) -> TrainConfig:
     model = replace(ARMS[job.arm].model, **changes.get(job.data, {}))
     return TrainConfig(
         str(job.home / "data" / job.data), model, epochs=job.epochs, seed=job.seed, batch_size=4,
-        weights=str(job.home / "body.safetensors"), freeze=2, keep_empty=False, photometric=False,
+        weights=str(job.home / "body.safetensors"), freeze=4, keep_empty=False, photometric=False,
         precision="float32", validations=0,
     )  # fmt: skip
 
@@ -316,7 +317,7 @@ def plan(args: argparse.Namespace, home: Path, extent: Extent) -> list[Job]:
             print(f"{name} is left out: no folder {args.drone}")
             continue
         make_data(home, data, extent, args.drone)
-        seeds = range(min(args.seeds, 3) if name in ("drone", "shape") else args.seeds)
+        seeds = range(args.seeds or FEW.get(name, 5))
         chosen = args.arms or arms
         jobs += [Job(home, data, a, s, extent.epochs, args.device, about) for s in seeds for a in chosen]
     return jobs
@@ -326,7 +327,9 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--only", nargs="+", choices=PLAN, default=list(PLAN), metavar="NAME")
     parser.add_argument("--arms", nargs="+", choices=ARMS, help="instead of those of the plan", metavar="ARM")
-    parser.add_argument("--seeds", type=int, default=5, help="how many; three at most on drone and shape")
+    parser.add_argument(
+        "--seeds", type=int, help="how many; if not said, five, or three where less depends on them"
+    )
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--drone", type=Path, default=ROOT.parent / "shared/data/hit_uav", help="HIT-UAV")
