@@ -101,8 +101,8 @@ class Film:
         self.frames, self.times = [], []
 
     def take(self, pointer: Point) -> None:
-        "The page when it has answered."
-        self.view.settle()
+        "The page when it has answered: that happens in the next frame."
+        self.view.page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         picture = Image.open(io.BytesIO(self.view.page.screenshot(clip=self.stage))).convert("RGB")
         x, y = pointer[0] - self.stage["x"], pointer[1] - self.stage["y"]
         ImageDraw.Draw(picture).polygon([(x + a, y + b) for a, b in ARROW], fill="white", outline="black")
@@ -117,6 +117,7 @@ class Film:
             mouse.move(*self.view.place(*place))
             self.take(self.view.place(*place))
         mouse.up()
+        self.view.settle()
         self.times += [SHORT] * (STEPS - 1) + [LONG]
 
 
