@@ -1,6 +1,6 @@
 """What users would pick instead, trained on the same images for the same CPU seconds, and scored alike.
 
-python bench/peers.py [--peer atss ultralytics] [--data scenes boxes_obb] [--seconds 150 400] [--seeds 0 1 2]
+python bench/peers.py [--peer atss ultralytics] [--data scenes boxes_obb] [--seconds 400 1000] [--seeds 0 1 2]
     does what bench/results/peers.json lacks and notes it there, run by run; stopped, it goes on when started again
 
 Everybody has one thread, random weights at first, and the epochs that fit into the budget by a trial of two.
@@ -71,7 +71,7 @@ def run_one(peer: str, data: str, epochs: int, seed: int, boxes: Path) -> dict:
     plain, yolo = prepare(data, seed, boxes)
     ours = peer == "atss"
     asked = {"data": str(plain if ours else next(yolo.glob("*.yaml"))), "images": str(plain / "test/images")}
-    asked |= {"size": SIZES[data], "epochs": epochs, "seed": seed, "out": str(HOME / f"run-{peer}")}
+    asked |= {"size": SIZES[data], "epochs": epochs, "seed": seed, "out": str(HOME / f"run-{peer}-{data}")}
     python = sys.executable if ours else HOME / peer / "bin/python"
     outcome = apart(Path(__file__).with_name(f"peer_{peer}.py"), json.dumps(asked), python=python)
     return outcome | {"epochs": epochs, **score(outcome.pop("detections"), outcome.pop("classes"), plain)}
@@ -108,7 +108,7 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--peer", nargs="+", default=["atss", *PEERS], choices=["atss", *PEERS])
     parser.add_argument("--data", nargs="+", default=list(SIZES), choices=list(SIZES))
-    parser.add_argument("--seconds", nargs="+", type=int, default=[150, 400], help="budgets of CPU time")
+    parser.add_argument("--seconds", nargs="+", type=int, default=[400, 1000], help="budgets of CPU time")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--boxes", type=Path, default=ROOT.parent / "shared/data/boxes_obb")
     args = arguments(parser)
