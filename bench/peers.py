@@ -26,6 +26,7 @@ from common import RESULTS, ROOT, apart, arguments, command_line, machine, write
 
 HOME = ROOT / "runs/peers"
 PEERS = {"ultralytics": "ultralytics==8.4.190"}  # name -> what pip installs; AGPL-3.0
+PROTOCOLS = ("dota-devkit", "probiou")
 SIZES = {"scenes": 256, "boxes_obb": 416}  # long side, for everybody [px]
 
 
@@ -77,13 +78,15 @@ def run_one(peer: str, data: str, epochs: int, seed: int, boxes: Path) -> dict:
     return outcome | {"epochs": epochs, **score(outcome.pop("detections"), outcome.pop("classes"), plain)}
 
 
-def score(detections: dict[str, list], classes: list[str], home: Path) -> dict[str, float]:
-    "By exact overlap, in the pixels of the images as they are; difficult objects left out."
+def score(detections: dict[str, list], classes: list[str], home: Path) -> dict:
+    "By exact overlap, and by what Ultralytics calls IoU, in the pixels of the images as they are; difficult objects left out."
     test = open_dataset(home, "test", None, classes)
     rows = [torch.tensor(detections[path.stem]).view(-1, 7) for path in test.images]  # box, score, label
     predictions = [{"boxes": r[:, :5], "scores": r[:, 5], "labels": r[:, 6].long()} for r in rows]
-    found = evaluate(predictions, [test.target(i) for i in range(len(test))], test.classes)
-    return {"AP50": found.AP50, "AP75": found.AP75, "mAP": found.mAP}
+    targets = [test.target(i) for i in range(len(test))]
+    found = {name: evaluate(predictions, targets, test.classes, protocol=name) for name in PROTOCOLS}
+    scores = {name: {"AP50": one.AP50, "AP75": one.AP75, "mAP": one.mAP} for name, one in found.items()}
+    return {**scores["dota-devkit"], "probiou": scores["probiou"]}
 
 
 def epochs_for(clock: list[float], budget: float) -> int:
