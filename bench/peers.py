@@ -1,6 +1,6 @@
 """What users would pick instead, trained on the same images for the same CPU seconds, and scored alike.
 
-python bench/peers.py [--peer atss ultralytics] [--data scenes boxes_obb] [--seconds 400 1000] [--seeds 0 1 2]
+python bench/peers.py [--peer atss ultralytics oriented_det] [--data scenes boxes_obb] [--seconds 400 1000] [--seeds 0 1 2]
     does what bench/results/peers.json lacks and notes it there, run by run; stopped, it goes on when started again
 
 Everybody has one thread, random weights at first, and the epochs that fit into the budget by a trial of two.
@@ -25,7 +25,10 @@ from atss_nb.scenes.scenes import write_scenes
 from common import RESULTS, ROOT, apart, arguments, command_line, machine, write
 
 HOME = ROOT / "runs/peers"
-PEERS = {"ultralytics": "ultralytics==8.4.190"}  # name -> what pip installs; AGPL-3.0
+PEERS = {  # name -> what pip installs
+    "ultralytics": "ultralytics==8.4.190",  # AGPL-3.0
+    "oriented_det": "oriented-det==0.4.1",  # Apache-2.0
+}
 PROTOCOLS = ("dota-devkit", "probiou")
 SIZES = {"scenes": 256, "boxes_obb": 416}  # long side, for everybody [px]
 
@@ -71,7 +74,8 @@ def run_one(peer: str, data: str, epochs: int, seed: int, boxes: Path) -> dict:
     "One training in a process of its own, and its score."
     plain, yolo = prepare(data, seed, boxes)
     ours = peer == "atss"
-    asked = {"data": str(plain if ours else next(yolo.glob("*.yaml"))), "images": str(plain / "test/images")}
+    home = next(yolo.glob("*.yaml")) if peer == "ultralytics" else plain
+    asked = {"data": str(home), "images": str(plain / "test/images")}
     asked |= {"size": SIZES[data], "epochs": epochs, "seed": seed, "out": str(HOME / f"run-{peer}-{data}")}
     python = sys.executable if ours else HOME / peer / "bin/python"
     outcome = apart(Path(__file__).with_name(f"peer_{peer}.py"), json.dumps(asked), python=python)
