@@ -102,7 +102,9 @@ class Film:
 
     def take(self, pointer: Point) -> None:
         "The page when it has answered: that happens in the next frame."
-        self.view.page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        self.view.page.evaluate(
+            "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        )
         picture = Image.open(io.BytesIO(self.view.page.screenshot(clip=self.stage))).convert("RGB")
         x, y = pointer[0] - self.stage["x"], pointer[1] - self.stage["y"]
         ImageDraw.Draw(picture).polygon([(x + a, y + b) for a, b in ARROW], fill="white", outline="black")
