@@ -275,24 +275,38 @@ def one_run(job: Job) -> dict:
     return key | numbers | counts | times | job.about | {"by_aspect": shapes, "drawn": draws}
 
 
-def finished(jobs: list[Job], workers: int) -> Iterator[dict]:
-    "The rows, as they come."
+def attempt(job: Job) -> tuple[Job, dict | Exception]:
+    "One failure does not stop the others."
+    try:
+        return job, one_run(job)
+    except Exception as error:
+        return job, error
+
+
+def outcomes(jobs: list[Job], workers: int) -> Iterator[tuple[Job, dict | Exception]]:
+    "As they come."
     if workers == 1:
-        yield from map(one_run, jobs)
+        yield from map(attempt, jobs)
         return
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(one_run, job) for job in jobs]):
+        for future in as_completed([pool.submit(attempt, job) for job in jobs]):
             yield future.result()
 
 
 def run_all(jobs: Iterable[Job], path: Path, workers: int = 1) -> None:
     "What is not finished yet; each row is appended at once, so that a stop costs one training, and two can write."
     known = {(row["data"], row["arm"], row["seed"]) for row in read_runs(path)}
-    left = [job for job in jobs if job.key not in known]
-    for i, row in enumerate(finished(left, workers), start=1):
-        append_run(path, row)
-        numbers = f"AP50 {row['AP50']:.1f}, mAP {row['mAP']:.1f}, {row['cpu_seconds']:.0f} s"
-        print(f"{i}/{len(left)} {row['data']}, {row['arm']}, seed {row['seed']}: {numbers}", flush=True)
+    left, failed = [job for job in jobs if job.key not in known], []
+    for i, (job, row) in enumerate(outcomes(left, workers), start=1):
+        numbers = f"failed: {row!r}"
+        if isinstance(row, Exception):
+            failed.append(job.key)
+        else:
+            append_run(path, row)
+            numbers = f"AP50 {row['AP50']:.1f}, mAP {row['mAP']:.1f}, {row['cpu_seconds']:.0f} s"
+        print(f"{i}/{len(left)} {job.data}, {job.arm}, seed {job.seed}: {numbers}", flush=True)
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(left)} trainings failed: {failed}")
 
 
 def commit() -> str:

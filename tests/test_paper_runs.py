@@ -31,7 +31,9 @@ def test_trainings_go_on_where_they_stopped_and_become_tables(tmp_path):
     first, second = path.read_text().splitlines(keepends=True)
     path.write_text(first + second[:100])  # killed while it wrote
     assert [row["arm"] for row in read_runs(path)] == arms[:1]
-    paper.run_all(jobs, path)
+    lost = jobs[0]._replace(data="nowhere")
+    with pytest.raises(RuntimeError, match="1 of 3 trainings failed: .*nowhere"):
+        paper.run_all([lost, *jobs], path)
     rows = read_runs(path)
     assert [row["arm"] for row in rows] == arms
     assert path.read_text().startswith(first)  # what was finished is left alone
