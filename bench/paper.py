@@ -26,8 +26,6 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from paper_tables import append_run, read_runs, write_tables
-from runs import some_images
 from safetensors.torch import save_file
 
 from atss_nb.core.files import replacing
@@ -51,6 +49,8 @@ from atss_nb.training.loop import load_model, train
 from atss_nb.training.settings import TrainConfig, open_split
 from atss_nb.training.weights import read_weights
 from common import ROOT, arguments, command_line, processor
+from paper_tables import append_run, read_runs, write_tables
+from runs import some_images
 
 RESULTS, HOME = ROOT / "data/results/paper", ROOT / "runs/paper"
 SMALL = ModelConfig.small(

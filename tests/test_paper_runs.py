@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "bench"))
 
 import paper  # noqa: E402
+
 from paper_tables import difference, read_runs, write_tables  # noqa: E402
 
 TINY = paper.Extent(side=64, train=6, test=4, epochs=1, drone=1)
