@@ -158,14 +158,14 @@ class Extent:
         train: images to learn from
         test: other images
         epochs: of each training
-        drone: images of the drone to learn from, half as many as to test; their tiles are 256 px wide
+        drone: images of the drone to learn from, and as many others
     """
 
     side: int = 160
     train: int = 200
-    test: int = 300
+    test: int = 500
     epochs: int = 8
-    drone: int = 30
+    drone: int = 60
 
 
 def relabel(split: Path, name: Callable[[str], str], upright: bool = False) -> None:
@@ -187,11 +187,15 @@ def draw_scenes(out: Path, extent: Extent, difficulty: str = "normal", upright: 
 
 
 def cut_drone(out: Path, extent: Extent, source: Path) -> None:
-    "Tiles of some images of HIT-UAV; the few other vehicles are cars."
+    "Tiles with objects of some images of HIT-UAV, all of one class as the scenes."
     for name, there in (("train", "train"), ("test", "val")):
-        some_images(source / there, out / "whole" / name, extent.drone * (1 + (name == "test")), 0)
-        split(out / "whole" / name, out / name, Tiling(size=256, gap=0), progress=False)
-        relabel(out / name, lambda label: "Car" if label == "OtherVehicle" else label)
+        some_images(source / there, out / "whole" / name, extent.drone, 0)
+        split(out / "whole" / name, out / name, Tiling(size=extent.side, gap=0), progress=False)
+        relabel(out / name, lambda _: "object")
+        for labels in (out / name / "labelTxt").glob("*.txt"):
+            if not len(read_dota(labels).names):
+                labels.unlink()
+                (out / name / "images" / f"{labels.stem}.png").unlink()
 
 
 def make_data(home: Path, name: str, extent: Extent, drone: Path) -> Path:
