@@ -145,6 +145,7 @@ PLAN = {  # by importance: the name of an experiment -> data, arms
     "drone": ("drone", SIX[1:]),
     "shape": ("scenes", list(NUMBERS["shape"])),
 }
+BODIES = {"drone": "hit-uav"}  # shipped weights whose backbone is taken; where nothing is said, "scenes"
 FEW = dict.fromkeys(("losses", "upright", "drone", "shape"), 3)  # seeds
 
 
@@ -157,7 +158,7 @@ class Extent:
         train: images to learn from
         test: other images
         epochs: of each training
-        drone: images of the drone before they are cut; their tiles are 256 px wide
+        drone: images of the drone to learn from, half as many as to test; their tiles are 256 px wide
     """
 
     side: int = 160
@@ -188,7 +189,7 @@ def draw_scenes(out: Path, extent: Extent, difficulty: str = "normal", upright: 
 def cut_drone(out: Path, extent: Extent, source: Path) -> None:
     "Tiles of some images of HIT-UAV; the few other vehicles are cars."
     for name, there in (("train", "train"), ("test", "val")):
-        some_images(source / there, out / "whole" / name, extent.drone, 0)
+        some_images(source / there, out / "whole" / name, extent.drone * (1 + (name == "test")), 0)
         split(out / "whole" / name, out / name, Tiling(size=256, gap=0), progress=False)
         relabel(out / name, lambda label: "Car" if label == "OtherVehicle" else label)
 
@@ -210,9 +211,9 @@ def make_data(home: Path, name: str, extent: Extent, drone: Path) -> Path:
     return folder
 
 
-def backbone_weights(home: Path) -> Path:
-    "The backbone of the shipped weights without pyramid and head: what ImageNet is to the paper."
-    path, stored = home / "body.safetensors", read_weights("scenes")
+def backbone_weights(home: Path, name: str = "scenes") -> Path:
+    "The backbone of shipped weights without pyramid and head: what ImageNet is to the paper."
+    path, stored = home / f"{name}.safetensors", read_weights(name)
     if not path.exists():
         body = {name: value for name, value in stored.state.items() if name.startswith("backbone.body.")}
         with replacing(path) as draft:
@@ -241,7 +242,7 @@ def config_of(job: Job) -> TrainConfig:
     model = replace(ARMS[job.arm].model, **changes.get(job.data, {}))
     return TrainConfig(
         str(job.home / "data" / job.data), model, epochs=job.epochs, seed=job.seed, batch_size=4,
-        weights=str(job.home / "body.safetensors"), freeze=4, keep_empty=False, photometric=False,
+        weights=str(job.home / f"{BODIES.get(job.data, 'scenes')}.safetensors"), freeze=4, keep_empty=False, photometric=False,
         precision="float32", validations=0,
     )  # fmt: skip
 
@@ -356,7 +357,8 @@ def main() -> None:
         args.arms = ["retinanet", "retinanet-imprs", "fcos", ATSS_ROW]
     if not args.tables:
         home.mkdir(parents=True, exist_ok=True)
-        backbone_weights(home)
+        for name in ("scenes", *BODIES.values()):
+            backbone_weights(home, name)
         run_all(plan(args, home, Extent()), out / "runs.jsonl", args.workers)
     write_tables(out)
 
