@@ -26,8 +26,6 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from paper_tables import append_run, read_runs, write_tables
-from runs import some_images
 from safetensors.torch import save_file
 
 from atss_nb.core.files import replacing
@@ -51,6 +49,8 @@ from atss_nb.training.loop import load_model, train
 from atss_nb.training.settings import TrainConfig, open_split
 from atss_nb.training.weights import read_weights
 from common import ROOT, arguments, command_line, processor
+from paper_tables import append_run, read_runs, write_tables
+from runs import some_images
 
 RESULTS, HOME = ROOT / "data/results/paper", ROOT / "runs/paper"
 SMALL = ModelConfig.small(
@@ -145,6 +145,8 @@ PLAN = {  # by importance: the name of an experiment -> data, arms
     "drone": ("drone", SIX[1:]),
     "shape": ("scenes", list(NUMBERS["shape"])),
 }
+BODIES = {"drone": "hit-uav"}  # shipped weights whose backbone is taken; where nothing is said, "scenes"
+FEW = dict.fromkeys(("losses", "upright", "drone", "shape"), 3)  # seeds
 
 
 @dataclass(frozen=True)
@@ -156,14 +158,14 @@ class Extent:
         train: images to learn from
         test: other images
         epochs: of each training
-        drone: images of the drone before they are cut; their tiles are 256 px wide
+        drone: images of the drone to learn from, and as many others
     """
 
     side: int = 160
     train: int = 200
-    test: int = 300
-    epochs: int = 5
-    drone: int = 30
+    test: int = 500
+    epochs: int = 8
+    drone: int = 60
 
 
 def relabel(split: Path, name: Callable[[str], str], upright: bool = False) -> None:
@@ -185,11 +187,15 @@ def draw_scenes(out: Path, extent: Extent, difficulty: str = "normal", upright: 
 
 
 def cut_drone(out: Path, extent: Extent, source: Path) -> None:
-    "Tiles of some images of HIT-UAV; the few other vehicles are cars."
+    "Tiles with objects of some images of HIT-UAV, all of one class as the scenes."
     for name, there in (("train", "train"), ("test", "val")):
         some_images(source / there, out / "whole" / name, extent.drone, 0)
-        split(out / "whole" / name, out / name, Tiling(size=256, gap=0), progress=False)
-        relabel(out / name, lambda label: "Car" if label == "OtherVehicle" else label)
+        split(out / "whole" / name, out / name, Tiling(size=extent.side, gap=0), progress=False)
+        relabel(out / name, lambda _: "object")
+        for labels in (out / name / "labelTxt").glob("*.txt"):
+            if not len(read_dota(labels).names):
+                labels.unlink()
+                (out / name / "images" / f"{labels.stem}.png").unlink()
 
 
 def make_data(home: Path, name: str, extent: Extent, drone: Path) -> Path:
@@ -209,9 +215,9 @@ def make_data(home: Path, name: str, extent: Extent, drone: Path) -> Path:
     return folder
 
 
-def backbone_weights(home: Path) -> Path:
-    "The backbone of the shipped weights without pyramid and head: what ImageNet is to the paper."
-    path, stored = home / "body.safetensors", read_weights("scenes")
+def backbone_weights(home: Path, name: str = "scenes") -> Path:
+    "The backbone of shipped weights without pyramid and head: what ImageNet is to the paper."
+    path, stored = home / f"{name}.safetensors", read_weights(name)
     if not path.exists():
         body = {name: value for name, value in stored.state.items() if name.startswith("backbone.body.")}
         with replacing(path) as draft:
@@ -240,7 +246,7 @@ def config_of(job: Job) -> TrainConfig:
     model = replace(ARMS[job.arm].model, **changes.get(job.data, {}))
     return TrainConfig(
         str(job.home / "data" / job.data), model, epochs=job.epochs, seed=job.seed, batch_size=4,
-        weights=str(job.home / "body.safetensors"), freeze=2, keep_empty=False, photometric=False,
+        weights=str(job.home / f"{BODIES.get(job.data, 'scenes')}.safetensors"), freeze=4, keep_empty=False, photometric=False,
         precision="float32", validations=0,
     )  # fmt: skip
 
@@ -274,24 +280,38 @@ def one_run(job: Job) -> dict:
     return key | numbers | counts | times | job.about | {"by_aspect": shapes, "drawn": draws}
 
 
-def finished(jobs: list[Job], workers: int) -> Iterator[dict]:
-    "The rows, as they come."
+def attempt(job: Job) -> tuple[Job, dict | Exception]:
+    "One failure does not stop the others."
+    try:
+        return job, one_run(job)
+    except Exception as error:
+        return job, error
+
+
+def outcomes(jobs: list[Job], workers: int) -> Iterator[tuple[Job, dict | Exception]]:
+    "As they come."
     if workers == 1:
-        yield from map(one_run, jobs)
+        yield from map(attempt, jobs)
         return
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(one_run, job) for job in jobs]):
+        for future in as_completed([pool.submit(attempt, job) for job in jobs]):
             yield future.result()
 
 
 def run_all(jobs: Iterable[Job], path: Path, workers: int = 1) -> None:
     "What is not finished yet; each row is appended at once, so that a stop costs one training, and two can write."
     known = {(row["data"], row["arm"], row["seed"]) for row in read_runs(path)}
-    left = [job for job in jobs if job.key not in known]
-    for i, row in enumerate(finished(left, workers), start=1):
-        append_run(path, row)
-        numbers = f"AP50 {row['AP50']:.1f}, mAP {row['mAP']:.1f}, {row['cpu_seconds']:.0f} s"
-        print(f"{i}/{len(left)} {row['data']}, {row['arm']}, seed {row['seed']}: {numbers}", flush=True)
+    left, failed = [job for job in jobs if job.key not in known], []
+    for i, (job, row) in enumerate(outcomes(left, workers), start=1):
+        numbers = f"failed: {row!r}"
+        if isinstance(row, Exception):
+            failed.append(job.key)
+        else:
+            append_run(path, row)
+            numbers = f"AP50 {row['AP50']:.1f}, mAP {row['mAP']:.1f}, {row['cpu_seconds']:.0f} s"
+        print(f"{i}/{len(left)} {job.data}, {job.arm}, seed {job.seed}: {numbers}", flush=True)
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(left)} trainings failed: {failed}")
 
 
 def commit() -> str:
@@ -316,7 +336,7 @@ def plan(args: argparse.Namespace, home: Path, extent: Extent) -> list[Job]:
             print(f"{name} is left out: no folder {args.drone}")
             continue
         make_data(home, data, extent, args.drone)
-        seeds = range(min(args.seeds, 3) if name in ("drone", "shape") else args.seeds)
+        seeds = range(args.seeds or FEW.get(name, 5))
         chosen = args.arms or arms
         jobs += [Job(home, data, a, s, extent.epochs, args.device, about) for s in seeds for a in chosen]
     return jobs
@@ -326,7 +346,9 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--only", nargs="+", choices=PLAN, default=list(PLAN), metavar="NAME")
     parser.add_argument("--arms", nargs="+", choices=ARMS, help="instead of those of the plan", metavar="ARM")
-    parser.add_argument("--seeds", type=int, default=5, help="how many; three at most on drone and shape")
+    parser.add_argument(
+        "--seeds", type=int, help="how many; if not said, five, or three where less depends on them"
+    )
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--drone", type=Path, default=ROOT.parent / "shared/data/hit_uav", help="HIT-UAV")
@@ -339,7 +361,8 @@ def main() -> None:
         args.arms = ["retinanet", "retinanet-imprs", "fcos", ATSS_ROW]
     if not args.tables:
         home.mkdir(parents=True, exist_ok=True)
-        backbone_weights(home)
+        for name in ("scenes", *BODIES.values()):
+            backbone_weights(home, name)
         run_all(plan(args, home, Extent()), out / "runs.jsonl", args.workers)
     write_tables(out)
 

@@ -160,7 +160,7 @@ def as_markdown(table: dict) -> str:
 _ABOUT = """# The paper's tables, measured for oriented boxes
 
 Written by `make paper` from `runs.jsonl`: {count} trainings, {hours:.1f} hours of one thread ({devices}; commits {commits}).
-The small network with one class and {strides}, its backbone from the shipped weights (two stages and the stem do not learn), on procedural scenes that are drawn anew for it; `drone`: tiles of HIT-UAV. All numbers in percent.
+The small network with one class and {strides}, its backbone from the shipped weights, which does not learn, on procedural scenes that are drawn for it; `drone`: tiles of HIT-UAV, and the backbone of the weights `hit-uav`. All numbers in percent.
 
 *±* is the standard deviation over the seeds. A *gain* is the mean over the seeds of both arms, with its 95 % interval over other seeds and other test images (paired bootstrap). An interval with 0 in it shows nothing, in either direction. *paper*: AP on COCO, with upright boxes, a larger network and a longer training.
 

@@ -1,6 +1,6 @@
 """What users would pick instead, trained on the same images for the same CPU seconds, and scored alike.
 
-python bench/peers.py [--peer atss ultralytics] [--data scenes boxes_obb] [--seconds 150 400] [--seeds 0 1 2]
+python bench/peers.py [--peer atss ultralytics oriented_det] [--data scenes boxes_obb] [--seconds 400 1000] [--seeds 0 1 2]
     does what bench/results/peers.json lacks and notes it there, run by run; stopped, it goes on when started again
 
 Everybody has one thread, random weights at first, and the epochs that fit into the budget by a trial of two.
@@ -25,7 +25,11 @@ from atss_nb.scenes.scenes import write_scenes
 from common import RESULTS, ROOT, apart, arguments, command_line, machine, write
 
 HOME = ROOT / "runs/peers"
-PEERS = {"ultralytics": "ultralytics==8.4.190"}  # name -> what pip installs; AGPL-3.0
+PEERS = {  # name -> what pip installs
+    "ultralytics": "ultralytics==8.4.190",  # AGPL-3.0
+    "oriented_det": "oriented-det==0.4.1",  # Apache-2.0
+}
+PROTOCOLS = ("dota-devkit", "probiou")
 SIZES = {"scenes": 256, "boxes_obb": 416}  # long side, for everybody [px]
 
 
@@ -70,20 +74,23 @@ def run_one(peer: str, data: str, epochs: int, seed: int, boxes: Path) -> dict:
     "One training in a process of its own, and its score."
     plain, yolo = prepare(data, seed, boxes)
     ours = peer == "atss"
-    asked = {"data": str(plain if ours else next(yolo.glob("*.yaml"))), "images": str(plain / "test/images")}
-    asked |= {"size": SIZES[data], "epochs": epochs, "seed": seed, "out": str(HOME / f"run-{peer}")}
+    home = next(yolo.glob("*.yaml")) if peer == "ultralytics" else plain
+    asked = {"data": str(home), "images": str(plain / "test/images")}
+    asked |= {"size": SIZES[data], "epochs": epochs, "seed": seed, "out": str(HOME / f"run-{peer}-{data}")}
     python = sys.executable if ours else HOME / peer / "bin/python"
     outcome = apart(Path(__file__).with_name(f"peer_{peer}.py"), json.dumps(asked), python=python)
     return outcome | {"epochs": epochs, **score(outcome.pop("detections"), outcome.pop("classes"), plain)}
 
 
-def score(detections: dict[str, list], classes: list[str], home: Path) -> dict[str, float]:
-    "By exact overlap, in the pixels of the images as they are; difficult objects left out."
+def score(detections: dict[str, list], classes: list[str], home: Path) -> dict:
+    "By exact overlap, and by what Ultralytics calls IoU, in the pixels of the images as they are; difficult objects left out."
     test = open_dataset(home, "test", None, classes)
     rows = [torch.tensor(detections[path.stem]).view(-1, 7) for path in test.images]  # box, score, label
     predictions = [{"boxes": r[:, :5], "scores": r[:, 5], "labels": r[:, 6].long()} for r in rows]
-    found = evaluate(predictions, [test.target(i) for i in range(len(test))], test.classes)
-    return {"AP50": found.AP50, "AP75": found.AP75, "mAP": found.mAP}
+    targets = [test.target(i) for i in range(len(test))]
+    found = {name: evaluate(predictions, targets, test.classes, protocol=name) for name in PROTOCOLS}
+    scores = {name: {"AP50": one.AP50, "AP75": one.AP75, "mAP": one.mAP} for name, one in found.items()}
+    return {**scores["dota-devkit"], "probiou": scores["probiou"]}
 
 
 def epochs_for(clock: list[float], budget: float) -> int:
@@ -108,7 +115,7 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--peer", nargs="+", default=["atss", *PEERS], choices=["atss", *PEERS])
     parser.add_argument("--data", nargs="+", default=list(SIZES), choices=list(SIZES))
-    parser.add_argument("--seconds", nargs="+", type=int, default=[150, 400], help="budgets of CPU time")
+    parser.add_argument("--seconds", nargs="+", type=int, default=[400, 1000], help="budgets of CPU time")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--boxes", type=Path, default=ROOT.parent / "shared/data/boxes_obb")
     args = arguments(parser)

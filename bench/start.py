@@ -1,5 +1,7 @@
 """Time of the first answers of a fresh process: with nothing compiled yet, and again from what the first one kept.
 
+Also of a first prediction on the command line, with shipped weights, beside `import torch, torchvision`.
+
 python bench/start.py [--runs 3]    prints a table and writes bench/results/start.json
 """
 
@@ -7,8 +9,11 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
+from itertools import product
+from statistics import median
 
-from common import RESULTS, arguments, command_line, machine, write
+from common import RESULTS, ROOT, arguments, command_line, machine, seconds, write
 
 ANSWERS = {
     "overlap": "from atss_nb import box_iou_rotated; box_iou_rotated(boxes, boxes)",
@@ -36,6 +41,22 @@ def first_answer(answer: str, cache: str) -> dict[str, float]:
     return dict(zip(("first", "first, CPU", "second"), map(float, run.stdout.split()), strict=True))
 
 
+def predict_seconds(runs: int) -> dict[str, float]:
+    "Of whole processes: importing PyTorch, a first prediction, and one with what the first has compiled."
+    took = {"imports": [], "cold": [], "kept": []}
+    photo, imports = ROOT / "data/sample/images/0000.png", [sys.executable, "-c", "import torch, torchvision"]
+    with tempfile.TemporaryDirectory() as home:
+        for i, name in product(range(runs), took):
+            words = ["predict", "scenes", photo, "--out", f"{home}/{name} {i}"]
+            command = (
+                imports if name == "imports" else [sys.executable, "-m", "atss_nb.cli", *map(str, words)]
+            )
+            caches = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_CACHE_DIR": f"{home}/cache {i}"}
+            work = partial(subprocess.run, command, env=caches, capture_output=True, check=True)
+            took[name].append(seconds(work))
+    return {name: median(times) for name, times in took.items()}
+
+
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--runs", type=int, default=3)
@@ -53,7 +74,13 @@ def main() -> None:
         print(
             f"{name:12}", *shown, f"again {rows[name]['kept']['second']:6.3f} s, limit {LIMITS[name]:.0f} s"
         )
-    write(args.out or RESULTS / "start.json", {"machine": machine(runs=args.runs), "seconds": rows})
+    command = predict_seconds(args.runs)
+    ratio = command["kept"] / command["imports"]
+    print(
+        *(f"{name} {took:.2f} s" for name, took in command.items()), f"{ratio:.2f} times the imports, limit 2"
+    )
+    report = {"machine": machine(runs=args.runs), "seconds": rows, "predict": {**command, "ratio": ratio}}
+    write(args.out or RESULTS / "start.json", report)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """Where the time of a training step's forward pass goes: the network, the assignment, the decoding, the losses.
 
+And what comes after the network in a prediction: choosing, decoding and suppression of 2,000 candidates.
+
 Processor time on one thread: what else the machine does hardly counts.
 
 python bench/step.py [--side 1024] [--objects 100] [--repeats 3]    prints a table and writes bench/results/step.json
 """
 
 from collections import defaultdict
+from functools import partial
 from statistics import median
 from time import process_time
 
@@ -87,6 +90,23 @@ def measure(rule: dict, side: int, objects: int, repeats: int) -> dict:
     return {"seconds": parts, "share": share}
 
 
+def after_network(side: int, candidates: int, repeats: int) -> dict[str, float]:
+    "Predictions from what a head might give: so many anchors above the threshold, in clusters around objects."
+    torch.manual_seed(0)
+    model = build_model(ModelConfig.resnet(50), num_classes=15, pretrained=False)
+    anchors = model.anchor_grid((side, side))
+    objects = boxes_like_dota(candidates // 10, side).float()
+    near = torch.cdist(objects[:, :2], anchors.boxes[:, :2]).topk(10, largest=False).indices.flatten()
+    logits = torch.full((len(anchors.boxes), 15), -9.0)
+    logits[near, torch.randint(15, (len(objects),)).repeat_interleave(10)] = torch.randn(len(near))
+    outputs = retinanet.HeadOutput(logits, 0.1 * torch.randn(len(anchors.boxes), 5), None)
+    work = partial(retinanet.postprocess, outputs, (side, side), anchors, model.coder, model.config)
+    kept = len(work()["boxes"])
+    times = [seconds(work, clock=process_time) for _ in range(repeats)]
+    found = int((logits > -9).sum())
+    return {"anchors": len(logits), "candidates": found, "kept": kept, "ms": 1000 * median(times)}
+
+
 def table(found: dict[str, dict]) -> str:
     names = [*PARTS, OURS[-1], "batch and the rest", "forward and loss"]
     lines = [f"{'part':24}" + "".join(f"{rule:>26}" for rule in found)]
@@ -107,7 +127,17 @@ def main() -> None:
     print(f"RetinaNet, ResNet-50, one image of {args.side} px, {args.objects} objects, float32; median times")
     print(table(found))
     asked = {"side": args.side, "objects": args.objects, "repeats": args.repeats}
-    report = {"machine": machine(threads=1), "torch": torch.__version__, **asked, "rules": found}
+    after = after_network(args.side, 2000, 20 * args.repeats)
+    print(
+        f"after the network: {after['candidates']} candidates to {after['kept']} boxes in {after['ms']:.1f} ms"
+    )
+    report = {
+        "machine": machine(threads=1),
+        "torch": torch.__version__,
+        **asked,
+        "rules": found,
+        "after": after,
+    }
     write(args.out or RESULTS / "step.json", report)
 
 

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "bench"))
 
 import paper  # noqa: E402
+
 from paper_tables import difference, read_runs, write_tables  # noqa: E402
 
 TINY = paper.Extent(side=64, train=6, test=4, epochs=1, drone=1)
@@ -30,7 +31,9 @@ def test_trainings_go_on_where_they_stopped_and_become_tables(tmp_path):
     first, second = path.read_text().splitlines(keepends=True)
     path.write_text(first + second[:100])  # killed while it wrote
     assert [row["arm"] for row in read_runs(path)] == arms[:1]
-    paper.run_all(jobs, path)
+    lost = jobs[0]._replace(data="nowhere")
+    with pytest.raises(RuntimeError, match="1 of 3 trainings failed: .*nowhere"):
+        paper.run_all([lost, *jobs], path)
     rows = read_runs(path)
     assert [row["arm"] for row in rows] == arms
     assert path.read_text().startswith(first)  # what was finished is left alone
