@@ -16,6 +16,7 @@ from atss_nb.data.dota import read_dota
 from atss_nb.data.folders import find_split
 from atss_nb.data.transforms import Compose, RandomFlip, RandomQuarterTurn
 from atss_nb.geometry.boxes import obb2poly
+from atss_nb.scenes.scenes import write_scenes
 
 ROOT = Path(__file__).parents[1]
 REAL = Path(__file__).parents[2] / "shared/data"
