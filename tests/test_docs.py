@@ -16,7 +16,15 @@ import atss_nb
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "_docs/html"
 PAGES = sorted((ROOT / "docs/pages").rglob("*.md"))
-LOOKED_AT = ["index", "start", "course/07_who_learns_what", "workshop/geometry/6_conventions", "commands"]
+LOOKED_AT = [
+    "index",
+    "start",
+    "install",
+    "contributing",
+    "course/07_who_learns_what",
+    "workshop/geometry/6_conventions",
+    "commands",
+]
 LOOKED_AT += ["coming_from/mmrotate", "reference/index", "reference/data/detections", "glossary"]
 built = pytest.mark.skipif(not (SITE / "index.html").exists(), reason="no site here: make docs")
 seen = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
