@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -323,12 +323,8 @@ def commit() -> str:
 def plan(args: argparse.Namespace, home: Path, extent: Extent) -> list[Job]:
     "Experiment by experiment, and in each of them seed by seed: a stop leaves whole tables."
     machine = torch.cuda.get_device_name() if args.device.startswith("cuda") else processor()
-    about = {
-        "device": machine,
-        "torch": torch.__version__,
-        "commit": commit(),
-        "command": "python bench/paper.py",
-    }
+    about = {"device": machine, "torch": torch.__version__, "commit": commit()}
+    about |= {"command": "make paper", "extent": asdict(extent)}
     jobs = []
     for name in args.only:
         data, arms = PLAN[name]

@@ -160,7 +160,7 @@ def as_markdown(table: dict) -> str:
 _ABOUT = """# The paper's tables, measured for oriented boxes
 
 Written by `make paper` from `runs.jsonl`: {count} trainings, {hours:.1f} hours of one thread ({devices}; commits {commits}).
-The small network with one class and {strides}, its backbone from the shipped weights, which does not learn, on procedural scenes that are drawn for it; `drone`: tiles of HIT-UAV, and the backbone of the weights `hit-uav`. All numbers in percent.
+{train} images of {side} px to learn from, {test} others to be tested, {epochs} epochs in batches of 4, a test at the end. The small network with one class and strides 8 to 64, its backbone from the shipped weights, which does not learn, on procedural scenes that are drawn for it; `drone`: tiles of HIT-UAV, and the backbone of the weights `hit-uav`. All numbers in percent.
 
 *±* is the standard deviation over the seeds. A *gain* is the mean over the seeds of both arms, with its 95 % interval over other seeds and other test images (paired bootstrap). An interval with 0 in it shows nothing, in either direction. *paper*: AP on COCO, with upright boxes, a larger network and a longer training.
 
@@ -177,7 +177,7 @@ def _about(runs: list[dict], tables: dict[str, dict]) -> str:
         hours=sum(row["cpu_seconds"] for row in runs) / 3600,
         devices=", ".join(sorted({row["device"] for row in runs})),
         commits=", ".join(sorted({row["commit"] for row in runs})),
-        strides="strides 8 to 64",
+        **runs[-1]["extent"],
         visible=visible or "nothing yet",
     )
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ TINY = paper.Extent(side=64, train=6, test=4, epochs=1, drone=1)
 def test_trainings_go_on_where_they_stopped_and_become_tables(tmp_path):
     paper.backbone_weights(tmp_path)
     paper.make_data(tmp_path, "scenes", TINY, tmp_path)
-    about = {"device": "here", "commit": "none"}
+    about = {"device": "here", "commit": "none", "extent": asdict(TINY)}
     arms = ["retinanet-atss", "upright inside", "retinanet-9-atss, k an anchor"]
     jobs = [paper.Job(tmp_path, "scenes", arm, 0, TINY.epochs, "cpu", about) for arm in arms]
     path = tmp_path / "runs.jsonl"
@@ -44,7 +45,8 @@ def test_trainings_go_on_where_they_stopped_and_become_tables(tmp_path):
     write_tables(tmp_path)
     tables = json.loads((tmp_path / "tables.json").read_text())
     assert [line["arm"] for line in tables["turned"]["lines"]] == arms[:2]
-    assert "upright inside | 1 |" in (tmp_path / "README.md").read_text()
+    text = (tmp_path / "README.md").read_text()
+    assert "upright inside | 1 |" in text and "6 images of 64 px" in text
 
 
 def test_a_gain_is_taken_over_the_seeds_that_both_have():
