@@ -16,6 +16,7 @@ from atss_nb.data.dota import read_dota
 from atss_nb.data.folders import find_split
 from atss_nb.data.transforms import Compose, RandomFlip, RandomQuarterTurn
 from atss_nb.geometry.boxes import obb2poly
+from atss_nb.scenes.scenes import write_scenes
 
 ROOT = Path(__file__).parents[1]
 REAL = Path(__file__).parents[2] / "shared/data"
@@ -266,8 +267,14 @@ def test_a_broken_image_stops_a_worker_with_its_name(folder):
 
 def test_the_sample_in_this_repository():
     dataset = DotaDataset(ROOT / "data/sample")
-    assert len(dataset) >= 2 and sum(len(dataset.target(i)["boxes"]) for i in range(len(dataset))) > 5
+    assert len(dataset) == 4 and all(len(dataset.target(i)["boxes"]) > 3 for i in range(4))
     assert all("gsd" in read_dota(path).meta for path in (ROOT / "data/sample/labelTxt").iterdir())
+
+
+def test_the_sample_is_what_its_command_draws_today(tmp_path):
+    write_scenes(tmp_path, 4, 192, 4)
+    for path in (ROOT / "data/sample/labelTxt").iterdir():
+        assert path.read_text() == (tmp_path / "labelTxt" / path.name).read_text()
 
 
 KNOWN = {
