@@ -140,13 +140,14 @@ SIX = ["retinanet", "retinanet-imprs", "fcos", "fcos-sampling", ATSS_ROW, "fcos-
 PLAN = {  # by importance: the name of an experiment -> data, arms
     "rules": ("scenes", [*STEPS, *RULES, *HALVES]),
     **{name: ("scenes", list(NUMBERS[name])) for name in ("k", "anchors", "losses")},
+    "long": ("long", SIX[1:2] + SIX[3:]),
     "hard": ("hard", [*SIX, *HALVES]),
     "upright": ("upright", SIX),
     "drone": ("drone", SIX[1:]),
     "shape": ("scenes", list(NUMBERS["shape"])),
 }
 BODIES = {"drone": "hit-uav"}  # shipped weights whose backbone is taken; where nothing is said, "scenes"
-FEW = dict.fromkeys(("losses", "upright", "drone", "shape"), 3)  # seeds
+FEW = dict.fromkeys(("long", "upright", "drone", "shape"), 3)  # seeds
 
 
 @dataclass(frozen=True)
@@ -163,8 +164,8 @@ class Extent:
 
     side: int = 160
     train: int = 200
-    test: int = 500
-    epochs: int = 8
+    test: int = 300
+    epochs: int = 5
     drone: int = 60
 
 
@@ -202,6 +203,7 @@ def make_data(home: Path, name: str, extent: Extent, drone: Path) -> Path:
     "The folder of a data set, made if it is not there."
     ways = {
         "scenes": draw_scenes,
+        "long": draw_scenes,
         "hard": partial(draw_scenes, difficulty="hard"),
         "upright": partial(draw_scenes, upright=True),
         "drone": partial(cut_drone, source=drone),
@@ -246,7 +248,7 @@ def config_of(job: Job) -> TrainConfig:
     model = replace(ARMS[job.arm].model, **changes.get(job.data, {}))
     return TrainConfig(
         str(job.home / "data" / job.data), model, epochs=job.epochs, seed=job.seed, batch_size=4,
-        weights=str(job.home / f"{BODIES.get(job.data, 'scenes')}.safetensors"), freeze=4, keep_empty=False, photometric=False,
+        weights=str(job.home / f"{BODIES.get(job.data, 'scenes')}.safetensors"), freeze=2, keep_empty=False, photometric=False,
         precision="float32", validations=0,
     )  # fmt: skip
 
@@ -333,8 +335,8 @@ def plan(args: argparse.Namespace, home: Path, extent: Extent) -> list[Job]:
             continue
         make_data(home, data, extent, args.drone)
         seeds = range(args.seeds or FEW.get(name, 5))
-        chosen = args.arms or arms
-        jobs += [Job(home, data, a, s, extent.epochs, args.device, about) for s in seeds for a in chosen]
+        chosen, epochs = args.arms or arms, extent.epochs * (3 if data == "long" else 1)
+        jobs += [Job(home, data, a, s, epochs, args.device, about) for s in seeds for a in chosen]
     return jobs
 
 
