@@ -56,7 +56,7 @@ def thin(folder: Path) -> None:
 
 
 class BuildPackage(build_py):
-    "The package as it travels: thin notebooks, and without the index that nbdev keeps of the sources."
+    "The package as it travels: thin notebooks with what they link to and read, without nbdev's index of the sources."
 
     def find_package_modules(self, name, folder):
         return [one for one in super().find_package_modules(name, folder) if one[1] != "_modidx"]
@@ -64,10 +64,11 @@ class BuildPackage(build_py):
     def run(self):
         super().run()
         thin(Path(self.build_lib, package, "notebooks"))
-        papers = Path(self.build_lib, package, "papers")  # the index links to them
-        self.mkpath(str(papers / "data"))
-        for paper in ("CITATION.cff", "data/README.md", *sorted(path.name for path in root.glob("*.md"))):
-            self.copy_file(str(root / paper), str(papers / paper))
+        papers = ["CITATION.cff", "*.md", "data/README.md", "*/results/**/*.json"]
+        for paper in {path for pattern in papers for path in root.glob(pattern)} - {root / "README.md"}:
+            there = Path(self.build_lib, package, "papers", paper.relative_to(root))
+            self.mkpath(str(there.parent))
+            self.copy_file(str(paper), str(there))
 
 
 def described(source: str) -> str:

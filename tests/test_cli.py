@@ -331,4 +331,7 @@ def test_links_of_a_working_copy_work_where_the_package_was_installed(tmp_path):
         for place, text in prose.items()
         for link in re.findall(r"\]\((?!\w+:)([^)\s#]+)", text)
     }
+    code = "".join(path.read_text(encoding="utf-8") for path in (package / "notebooks").rglob("*.ipynb"))
+    read = set(re.findall(r"\.\./((?:data|bench)/results/\w+\.json)", code))
+    assert {"data/results/scenes.json", "bench/results/memory.json"} <= read <= copied
     assert {"data/README.md", "INSTALL.md", "CODE_OF_CONDUCT.md"} <= links and links - copied == set()

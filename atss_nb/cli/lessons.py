@@ -24,11 +24,12 @@ def _is_kept(name: str) -> bool:
 
 
 def _lesson_files() -> dict[str, Path]:  # place in the working copy -> source
-    "The notebooks, and the papers that they link to; the sample data only in a clone."
+    "The notebooks, the papers that they link to and the results that they read; the sample data only in a clone."
     package = Path(str(files("atss_nb")))
     clone = (package.parent / "nbs/index.ipynb").exists()
     home = package.parent if clone else package / "papers"
-    roots = {"nbs": package.parent / "nbs" if clone else package / "notebooks", "data": home / "data"}
+    roots = {name: home / name for name in ("data", "bench/results")}
+    roots["nbs"] = home / "nbs" if clone else package / "notebooks"
     found = {
         f"{top}/{p.relative_to(root).as_posix()}": p for top, root in roots.items() for p in root.rglob("*")
     }
