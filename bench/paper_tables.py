@@ -94,10 +94,10 @@ def _scores(rows: Iterable[dict], measure: str) -> dict[int, np.ndarray]:  # see
 
 
 def difference(first: list[dict], second: list[dict], measure: str) -> dict | None:
-    "The gain of the second in points: over the seeds that both have, with its interval, and what could have been seen."
+    "The gain of the second in points over the seeds that both have, with its interval, and what could have been seen; None for one seed."
     both = [_scores(rows, measure) for rows in (first, second)]
     seeds = sorted(both[0].keys() & both[1].keys())
-    if not seeds:
+    if len(seeds) < 2:
         return None
     mean, low, high = paired_difference(*(np.stack([scores[s] for s in seeds]) for scores in both))
     error = (high - low) / (2 * 1.96)
@@ -127,7 +127,8 @@ def make_table(table: Table, runs: list[dict]) -> dict:
     lines = []
     for arm, other in table.arms.items():
         if of_arm[arm]:
-            gain = {m: difference(of_arm[other], of_arm[arm], m) for m in ("AP50", "mAP")} if other else {}
+            gains = {m: difference(of_arm[other], of_arm[arm], m) for m in ("AP50", "mAP")} if other else {}
+            gain = {measure: numbers for measure, numbers in gains.items() if numbers}
             lines.append(line_of(of_arm[arm], arm) | {"compared_with": other, "gain": gain})
     return {"title": table.title, "data": table.data, "lines": lines}
 

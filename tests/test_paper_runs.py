@@ -57,7 +57,7 @@ def test_a_gain_is_taken_over_the_seeds_that_both_have():
 
     gain = difference(rows(50, range(5)), rows(52, range(3)), "AP50")
     assert (gain["mean"], gain["seeds"]) == (2, 3) and gain["low"] == gain["high"] == 2
-    assert difference(rows(50, [0]), rows(52, [1]), "AP50") is None
+    assert difference(rows(50, [0, 1]), rows(52, [1, 2]), "AP50") is None  # one seed says nothing of seeds
 
 
 def test_half_an_atss_is_atss_when_it_asks_the_same_box_twice():
