@@ -28,6 +28,7 @@ atss scenes data/train --n 12 --size 128 --seed 1
 atss doctor data
 atss scenes data/val --n 4 --size 128 --seed 1
 atss predict scenes data/val/images --out found --format json csv dota
+atss export scenes detector.pt2
 atss train data --out run --epochs 1 --batch-size 4
 atss lab --list
 python -m nbconvert --to notebook --execute --output-dir . atss_notebooks/nbs/course/05_anchors.ipynb
