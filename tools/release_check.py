@@ -28,12 +28,12 @@ atss scenes data/train --n 12 --size 128 --seed 1
 atss doctor data
 atss scenes data/val --n 4 --size 128 --seed 1
 atss predict scenes data/val/images --out found --format json csv dota
+atss export scenes detector.pt2
 atss train data --out run --epochs 1 --batch-size 4
 atss lab --list
 python -m nbconvert --to notebook --execute --output-dir . atss_notebooks/nbs/course/05_anchors.ipynb
 """
 EXTRAS = "coco,onnx,geo,distributed,tensorboard"  # `cuda` needs a GPU to be tried
-TESTERS = ["pytest", "pytest-xdist", "hypothesis", "nbclient", "nbdev==2.4.14", "execnb<0.2", "ghapi<2"]
 
 
 def read_settings() -> dict[str, str]:
@@ -48,6 +48,12 @@ def lowest(names: str = "") -> list[str]:
     listed = " ".join(read_settings()[key] for key in keys)
     bounds = dict(re.findall(r"([\w-]+)(?:\[\w+\])?>=([\w.]+)", listed))
     return [f"{name}=={bounds[name]}" for name in names.split() or bounds]
+
+
+def testers() -> list[str]:
+    "What the tests need besides the package: all of `dev` but the linters and what needs a GPU."
+    named = read_settings()["dev_requirements"].split()
+    return [one for one in named if not one.startswith(("ruff", "mypy", "numba-cuda"))]
 
 
 def find_python(version: str) -> str | None:
@@ -152,7 +158,7 @@ def try_oldest(version: str = "3.10") -> None:
     if not (python := find_python(version)):
         sys.exit(f"there is no Python {version} on this machine")
     with tempfile.TemporaryDirectory() as home:
-        wanted = ["--editable", f"{ROOT}[{EXTRAS}]", *TESTERS]
+        wanted = ["--editable", f"{ROOT}[{EXTRAS}]", *testers()]
         binaries = environment(Path(home, "env"), python, *wanted, constraints=lowest())
         tests = [
             str(binaries / "python"),
