@@ -64,7 +64,7 @@ class BuildPackage(build_py):
     def run(self):
         super().run()
         thin(Path(self.build_lib, package, "notebooks"))
-        papers = ["CITATION.cff", "*.md", "data/README.md", "*/results/**/*.json"]
+        papers = ["CITATION.cff", "*.md", "data/README.md", "*/results/**/*.json", "data/results/paper/*.md"]
         for paper in {path for pattern in papers for path in root.glob(pattern)} - {root / "README.md"}:
             there = Path(self.build_lib, package, "papers", paper.relative_to(root))
             self.mkpath(str(there.parent))

@@ -101,10 +101,12 @@ class BestOverlaps(NamedTuple):
 def _stream(boxes, levels, least, min_pos, gts, image, best, owner, reserved):
     index, iou = np.empty(len(boxes) + 1, np.int64), np.empty(len(boxes) + 1)
     for g in range(len(gts)):
-        x, y, w, h, t = gts[g]
+        x, y, w, h, t = read_box(gts, g)
         low = min(least, _best_at_center(x, y, w, h, t, boxes, levels)) if min_pos < np.inf else least
         n = _overlapping(x, y, w, h, t, boxes, levels, max(low - _SLACK, 0.0), index, iou)
-        top = iou[:n].max() if n > 0 else 0.0
+        top = 0.0
+        for j in range(n):
+            top = max(top, iou[j])
         for j in range(n):
             slot, reserve = image[g] * len(boxes) + index[j], iou[j] >= top - ROUNDING and top >= min_pos
             if reserve or (iou[j] > best[slot] + ROUNDING and not reserved[slot]):
