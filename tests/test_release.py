@@ -228,4 +228,4 @@ def test_every_requirement_has_a_lowest_version(monkeypatch):
     bounds = dict(one.split("==") for one in lowest())
     keys = ["requirements", *(f"{extra}_requirements" for extra in EXTRAS.split(","))]
     named = {re.split(r"[^\w.-]", one)[0] for key in keys for one in settings()[key].split()}
-    assert set(bounds) == named and bounds["torch"] == "2.9"
+    assert set(bounds) == named and bounds["torch"] == "2.10"
