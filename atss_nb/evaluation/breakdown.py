@@ -129,24 +129,18 @@ def drawn_scores(
 
 
 def bootstrap(
-    case: Case,
-    samples: int = 200,
-    level: float = 0.95,
-    seed: int = 0,
-    metric: str | None = None,
-    iou_thresholds: Sequence[float] = IOU_THRESHOLDS,
-    protocol: str = "dota-devkit",
+    case: Case, samples: int = 200, level: float = 0.95, **options
 ) -> dict[str, tuple[float, float]]:
     """Confidence intervals of the mean AP over other draws of the images.
 
     Args:
-        samples: how often images are drawn
         level: share of the samples inside the interval, in (0, 1)
+        **options: seed, metric, iou_thresholds, protocol, as in `drawn_scores`
 
     Returns:
         {"AP50", "AP75", "mAP"}: low, high; without those that have no number
     """
-    drawn = drawn_scores(case, samples, seed, metric, iou_thresholds, protocol)
+    drawn = drawn_scores(case, samples, **options)
     return {name: ends for name, means in drawn.items() if (ends := _middle(means, level))}
 
 
@@ -230,12 +224,11 @@ def paired_difference(
     """
     gain = np.subtract(second, first)
     seeds, rng = len(gain), np.random.default_rng(0)
-    rows = rng.integers(seeds, size=(samples, seeds))
-    drawn = gain[rows, rng.integers(1, gain.shape[1], size=(samples, 1))].mean(1)
-    wider = np.sqrt(seeds / (seeds - 1)) if seeds > 1 else 1.0
-    low, high = np.quantile(drawn - drawn.mean(), [(1 - level) / 2, (1 + level) / 2]) * wider
-    mean = gain[:, 0].mean()
-    return float(mean), float(mean + low), float(mean + high)
+    draws = rng.integers(seeds, size=(samples, seeds)), rng.integers(1, gain.shape[1], size=(samples, 1))
+    drawn = gain[draws].mean(1)
+    wider, mean = np.sqrt(seeds / (seeds - 1)) if seeds > 1 else 1.0, gain[:, 0].mean()
+    low, high = mean + wider * np.quantile(drawn - drawn.mean(), [(1 - level) / 2, (1 + level) / 2])
+    return float(mean), float(low), float(high)
 
 
 _COCO = (
