@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from torch.utils.data import DataLoader
 
 from atss_nb.core.errors import LabelError
-from atss_nb.data.datasets import DotaDataset, collate, read_image
+from atss_nb.data.datasets import DotaDataset, collate, open_dataset, read_image
 from atss_nb.data.dota import read_dota
 from atss_nb.data.folders import find_split
 from atss_nb.data.transforms import Compose, RandomFlip, RandomQuarterTurn
@@ -309,3 +309,9 @@ def test_published_data_with_a_catch(caplog):
     assert len(DotaDataset(REAL / "hit_uav/test", labels="optional")) == 579
     assert len(DotaDataset(REAL / "dota").dropped) == 2
     assert "P1478__1__853___962: small-vehicle of 32.0 x 0.0 px" in caplog.text
+
+
+def test_a_split_knows_its_own_folder(tmp_path):
+    "Where the record of its tiles lies."
+    write_scenes(tmp_path / "train", 1, 64, seed=0)
+    assert open_dataset(tmp_path, "train").folder == tmp_path / "train"

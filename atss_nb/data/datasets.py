@@ -232,8 +232,8 @@ def open_dataset(
         **options: angle, transforms, fit, min_side, keep_empty, max_difficulty, crowds, whole_pixels, as in
             DetectionDataset
     """
-    images, found = read_split(root, split, format, classes, labels)
-    return DetectionDataset(images, root, classes or found, **options)
+    images, found, folder = read_split(root, split, format, classes, labels)
+    return DetectionDataset(images, folder, classes or found, **options)
 
 
 def collate(batch: Sequence[tuple[Tensor, dict]]) -> tuple[list[Tensor], list[dict]]:

@@ -56,7 +56,7 @@ def read_split(
     format: str | None = None,
     classes: Collection[str] | None = None,
     labels: str = "required",
-) -> tuple[list[LabelledImage], tuple[str, ...] | None]:
+) -> tuple[list[LabelledImage], tuple[str, ...] | None, Path]:
     """The labelled images of one split in any format. Raises `NoSuchSplit` or `LabelError` that names what is wrong.
 
     Args:
@@ -66,13 +66,14 @@ def read_split(
         labels: as in `read_dataset`
 
     Returns:
-        the images; the classes in the order of the data set, if it has one
+        the images; the classes in the order of the data set, if it has one; the folder
     """
     format = format or detect_format(root)
     if format == "dota" and split != "trainval":
-        return read_folder(find_split(root, split), classes, labels), None
+        folder = find_split(root, split)
+        return read_folder(folder, classes, labels), None, folder
     data = read_dataset(format, root, classes, labels=labels)
-    return _part(data, split, root), data.classes
+    return _part(data, split, root), data.classes, Path(root)
 
 
 def read_images(
