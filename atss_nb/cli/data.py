@@ -61,11 +61,12 @@ _LABELS = {
 
 _WRITTEN = "dota, hrsc2016, hrsc2016-31, dior-r, coco, coco-boxes, yolo-obb, rolabelimg, labelme, task1"
 FORMAT_NAMES = _WRITTEN + ", cvat, label-studio"
+_FORMAT = {"metavar": "FORMAT", "help": FORMAT_NAMES + " (default: recognized from the folder)"}
 
 _DOCTOR = {
     "data": {"type": Path, "nargs": "?", "help": "folder of a data set"},
     "--system": {"action": "store_true", "help": "describe this machine instead: versions, devices, caches"},
-    "--format": {"metavar": "FORMAT", "help": FORMAT_NAMES + " (default: recognized from the folder)"},
+    "--format": _FORMAT,
     "--classes": {
         "nargs": "+",
         "default": (),
@@ -172,7 +173,7 @@ def _stats(args: argparse.Namespace) -> None:
 
 
 _WHICH = {
-    "--format": {"metavar": "FORMAT", "help": FORMAT_NAMES + " (default: recognized from the folder)"},
+    "--format": _FORMAT,
     "--split": {
         "default": "train",
         "choices": ["train", "val", "test"],

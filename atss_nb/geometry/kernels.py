@@ -214,8 +214,8 @@ def fit_smallest_boxes(polys, boxes):
     "The smallest box around each polygon, from polys (N, V, 2) [px] into boxes (N, 5), float64."
     for points, box in zip(polys, boxes):  # noqa: B905  Numba's zip knows no strict
         best = np.inf
-        for k in range(5):  # element by element: Numba compiles the error text of a slice for ten seconds
-            box[k] = points[0, k] if k < 2 else 0.0
+        box[0], box[1] = points[0, 0], points[0, 1]  # slices take Numba ten seconds to compile
+        box[2], box[3], box[4] = 0.0, 0.0, 0.0
         for i in range(len(points)):
             for j in range(i):
                 dx, dy = points[i, 0] - points[j, 0], points[i, 1] - points[j, 1]

@@ -104,7 +104,7 @@ def _stream(boxes, levels, least, min_pos, gts, image, best, owner, reserved):
         x, y, w, h, t = read_box(gts, g)
         low = min(least, _best_at_center(x, y, w, h, t, boxes, levels)) if min_pos < np.inf else least
         n = _overlapping(x, y, w, h, t, boxes, levels, max(low - _SLACK, 0.0), index, iou)
-        top = 0.0
+        top = 0.0  # not iou[:n].max(), which takes Numba two seconds to compile
         for j in range(n):
             top = max(top, iou[j])
         for j in range(n):
