@@ -144,10 +144,20 @@ PLAN = {  # by importance: the name of an experiment -> data, arms
     "hard": ("hard", [*SIX, *HALVES]),
     "upright": ("upright", SIX),
     "drone": ("drone", SIX[1:]),
+    "airport": ("airport", SIX[1:]),
     "shape": ("scenes", list(NUMBERS["shape"])),
 }
+PHOTOGRAPHS = {
+    "drone": ("hit_uav", "val"),
+    "airport": ("aerial_airport", "test"),
+}  # folder, where it is tested
+CHANGES = {
+    "upright": {"upright": True},
+    "airport": {"upright": True},
+    "drone": {"anchor_scale": 2.0},
+}  # people are 14 px large
 BODIES = {"drone": "hit-uav"}  # shipped weights whose backbone is taken; where nothing is said, "scenes"
-FEW = dict.fromkeys(("long", "upright", "drone", "shape"), 3)  # seeds
+FEW = dict.fromkeys(("long", "upright", "drone", "airport", "shape"), 3)  # seeds
 
 
 @dataclass(frozen=True)
@@ -159,14 +169,14 @@ class Extent:
         train: images to learn from
         test: other images
         epochs: of each training
-        drone: images of the drone to learn from, and as many others
+        photographs: to learn from, and as many others
     """
 
     side: int = 160
     train: int = 200
     test: int = 300
     epochs: int = 5
-    drone: int = 60
+    photographs: int = 60
 
 
 def relabel(split: Path, name: Callable[[str], str], upright: bool = False) -> None:
@@ -187,10 +197,10 @@ def draw_scenes(out: Path, extent: Extent, difficulty: str = "normal", upright: 
         relabel(out / name, lambda _: "object", upright)
 
 
-def cut_drone(out: Path, extent: Extent, source: Path) -> None:
-    "Tiles with objects of some images of HIT-UAV, all of one class as the scenes."
-    for name, there in (("train", "train"), ("test", "val")):
-        some_images(source / there, out / "whole" / name, extent.drone, 0)
+def cut_photographs(out: Path, extent: Extent, source: Path, test: str) -> None:
+    "Tiles with objects of some photographs, all of one class as the scenes."
+    for name, there in (("train", "train"), ("test", test)):
+        some_images(source / there, out / "whole" / name, extent.photographs, 0)
         split(out / "whole" / name, out / name, Tiling(size=extent.side, gap=0), progress=False)
         relabel(out / name, lambda _: "object")
         for labels in (out / name / "labelTxt").glob("*.txt"):
@@ -199,14 +209,18 @@ def cut_drone(out: Path, extent: Extent, source: Path) -> None:
                 (out / name / "images" / f"{labels.stem}.png").unlink()
 
 
-def make_data(home: Path, name: str, extent: Extent, drone: Path) -> Path:
+def make_data(home: Path, name: str, extent: Extent, photographs: Path) -> Path:
     "The folder of a data set, made if it is not there."
+    cut = {
+        data: partial(cut_photographs, source=photographs / there, test=test)
+        for data, (there, test) in PHOTOGRAPHS.items()
+    }
     ways = {
         "scenes": draw_scenes,
         "long": draw_scenes,
         "hard": partial(draw_scenes, difficulty="hard"),
         "upright": partial(draw_scenes, upright=True),
-        "drone": partial(cut_drone, source=drone),
+        **cut,
     }
     folder = home / "data" / name
     if not folder.exists():
@@ -244,8 +258,7 @@ class Job(NamedTuple):
 
 
 def config_of(job: Job) -> TrainConfig:
-    changes = {"upright": {"upright": True}, "drone": {"anchor_scale": 2.0}}  # whose people are 14 px large
-    model = replace(ARMS[job.arm].model, **changes.get(job.data, {}))
+    model = replace(ARMS[job.arm].model, **CHANGES.get(job.data, {}))
     return TrainConfig(
         str(job.home / "data" / job.data), model, epochs=job.epochs, seed=job.seed, batch_size=4,
         weights=str(job.home / f"{BODIES.get(job.data, 'scenes')}.safetensors"), freeze=2, keep_empty=False, photometric=False,
@@ -330,10 +343,10 @@ def plan(args: argparse.Namespace, home: Path, extent: Extent) -> list[Job]:
     jobs = []
     for name in args.only:
         data, arms = PLAN[name]
-        if data == "drone" and not args.drone.exists():
-            print(f"{name} is left out: no folder {args.drone}")
+        if data in PHOTOGRAPHS and not (needed := args.photographs / PHOTOGRAPHS[data][0]).exists():
+            print(f"{name} is left out: no folder {needed}")
             continue
-        make_data(home, data, extent, args.drone)
+        make_data(home, data, extent, args.photographs)
         seeds = range(args.seeds or FEW.get(name, 5))
         chosen, epochs = args.arms or arms, extent.epochs * (3 if data == "long" else 1)
         jobs += [Job(home, data, a, s, epochs, args.device, about) for s in seeds for a in chosen]
@@ -349,7 +362,12 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--drone", type=Path, default=ROOT.parent / "shared/data/hit_uav", help="HIT-UAV")
+    parser.add_argument(
+        "--photographs",
+        type=Path,
+        default=ROOT.parent / "shared/data",
+        help="a folder with hit_uav and aerial_airport",
+    )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--tables", action="store_true")
     args = arguments(parser)

@@ -1,5 +1,6 @@
 "The paper's tables for oriented boxes: trainings that go on after a stop, and what they come to."
 
+import argparse
 import json
 import sys
 from dataclasses import asdict
@@ -8,8 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from atss_nb.data.datasets import read_image
+from atss_nb.data.dota import read_dota
 from atss_nb.samples.anchors import AnchorGrid
 from atss_nb.samples.assign import ATSS
+from atss_nb.scenes.scenes import write_scenes
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "bench"))
@@ -18,7 +22,7 @@ import paper  # noqa: E402
 
 from paper_tables import difference, read_runs, write_tables  # noqa: E402
 
-TINY = paper.Extent(side=64, train=6, test=4, epochs=1, drone=1)
+TINY = paper.Extent(side=64, train=6, test=4, epochs=1, photographs=1)
 
 
 def test_trainings_go_on_where_they_stopped_and_become_tables(tmp_path):
@@ -49,6 +53,39 @@ def test_trainings_go_on_where_they_stopped_and_become_tables(tmp_path):
     assert "upright inside | 1 |" in text and "6 images of 64 px" in text
 
 
+def test_the_quick_command_writes_its_tables_and_leaves_finished_trainings_alone(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(paper, "HOME", tmp_path)
+    monkeypatch.setattr(paper, "Extent", lambda: TINY)
+    monkeypatch.setattr(sys, "argv", ["paper.py", "--quick"])
+    paper.main()
+    assert "4/4 scenes, retinanet-atss, seed 0: AP50" in capsys.readouterr().out
+    tables = json.loads((tmp_path / "quick" / "tables.json").read_text())
+    assert [line["arm"] for line in tables["3"]["lines"]] == [
+        "retinanet",
+        "retinanet-imprs",
+        "retinanet-atss",
+        "fcos",
+    ]
+    paper.main()
+    assert capsys.readouterr().out == ""
+
+
+def test_photographs_become_tiles_with_objects_of_one_class(tmp_path, monkeypatch):
+    for split in ("train", "test"):
+        write_scenes(tmp_path / "aerial_airport" / split, 2, 128, 0)
+    data = paper.make_data(tmp_path, "airport", TINY, tmp_path)
+    for split in ("train", "test"):
+        tiles = sorted((data / split / "labelTxt").glob("*.txt"))
+        assert tiles and {read_image(image).shape for image in (data / split / "images").iterdir()} == {
+            (3, 64, 64)
+        }
+        assert {name for tile in tiles for name in read_dota(tile).names} == {"object"}
+    parser = argparse.Namespace(only=["drone"], photographs=tmp_path, device="cpu", seeds=1, arms=None)
+    assert paper.plan(parser, tmp_path, TINY) == []  # HIT-UAV is not there
+
+
 def test_a_gain_is_taken_over_the_seeds_that_both_have():
     def rows(score, seeds):
         return [
@@ -72,7 +109,7 @@ def test_half_an_atss_is_atss_when_it_asks_the_same_box_twice():
     assert inside[0] < inside[1]  # more centers lie inside the upright box
 
 
-@pytest.mark.parametrize("data", ["scenes", "long", "hard", "upright", "drone"])
+@pytest.mark.parametrize("data", ["scenes", "long", "hard", "upright", "drone", "airport"])
 def test_every_arm_is_another_training(data, tmp_path):
     arms = {arm for where, names in paper.PLAN.values() for arm in names if where == data}
     jobs = [paper.Job(tmp_path, data, arm, 0, 1, "cpu", {}) for arm in arms]
