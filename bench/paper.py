@@ -40,6 +40,7 @@ from atss_nb.model.detect import predict_dataset
 from atss_nb.recipes.paper import paper_model
 from atss_nb.samples.assign import ATSS
 from atss_nb.samples.claims import ROUNDING, resolve_claims, stack_ground_truths
+from atss_nb.samples.coders import DeltaXYWHA
 from atss_nb.samples.explanation import Assignment, Explanation
 from atss_nb.scenes.scenes import write_scenes
 from atss_nb.tiles.split import split
@@ -81,10 +82,11 @@ class Half(ATSS):
 
 
 class Arm(NamedTuple):
-    "A way of training: a model, and the rule where its configuration has no name for it."
+    "A way of training: a model, and the rule and the coder where its configuration has no name for them."
 
     model: ModelConfig
     rule: ATSS | None = None
+    coder: DeltaXYWHA | None = None
 
 
 def of_paper(name: str, **changes) -> Arm:
@@ -109,6 +111,7 @@ LOSSES = {
 HALVES = {
     "upright overlap": Half(overlap=True), "upright inside": Half(inside=True), "upright both": ATSS(upright=True)
 }  # fmt: skip
+RADIANS = DeltaXYWHA("le135", proj_xy=True)  # as the other two; the published one counts in half turns
 NUMBERS = {
     "k": {f"k-{k}": of_paper(f"k-{k}") for k in (3, 5, 7, 11, 13, 15, 17, 19)},
     "anchors": {
@@ -120,10 +123,18 @@ NUMBERS = {
         "retinanet-1x3-atss": of_paper("retinanet-1x3-atss", k=27),
     },
     "losses": {
-        f"{angle} {loss}": of_paper(ATSS_ROW, angle=angle, box_loss=name)
-        for loss, name in LOSSES.items()
-        for angle in ("le90", "oc", "le135")
-        if (angle, name) != ("le90", "giou")
+        **{
+            f"le135 in radians, {loss}": Arm(
+                of_paper(ATSS_ROW, angle="le135", box_loss=LOSSES[loss]).model, coder=RADIANS
+            )
+            for loss in ("smooth L1", "rotated IoU", "GIoU")
+        },
+        **{
+            f"{angle} {loss}": of_paper(ATSS_ROW, angle=angle, box_loss=name)
+            for loss, name in LOSSES.items()
+            for angle in ("le90", "oc", "le135")
+            if (angle, name) != ("le90", "giou")
+        },
     },
     "shape": {
         **{f"scale {scale}": of_paper(ATSS_ROW, anchor_scale=scale) for scale in (2, 3, 6, 8)},
@@ -274,9 +285,11 @@ def rounded(ap: float | None) -> float | None:
 def one_run(job: Job) -> dict:
     "Train, test, and keep what is to be known: in percent, with the scores of a hundred draws of the test images."
     torch.set_num_threads(1)
-    out, rule = job.home / "_".join(map(str, job.key)).replace(" ", "_"), ARMS[job.arm].rule
+    out, arm = job.home / "_".join(map(str, job.key)).replace(" ", "_"), ARMS[job.arm]
     start, busy = time.perf_counter(), time.process_time()
-    with patch.dict(build._ASSIGNERS, {"atss": lambda _: rule} if rule else {}):
+    rules = {"atss": lambda _: arm.rule} if arm.rule else {}
+    coders = {"box": lambda *_: arm.coder} if arm.coder else {}
+    with patch.dict(build._ASSIGNERS, rules), patch.dict(build._CODERS, coders):
         train(config_of(job), out, job.device, progress=False, resume=True)
         model, config, classes = load_model(out)
     test = open_split(replace(config, classes=classes), "test")

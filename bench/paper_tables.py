@@ -42,6 +42,7 @@ _FIVE = {name: other for name, other in _THREE.items() if name != "retinanet"} |
 _FOUR = {
     "retinanet-imprs": None, ATSS_ROW: "retinanet-imprs", "fcos-sampling": "retinanet-imprs", "fcos-atss": "fcos-sampling",
 }  # fmt: skip
+_RADIANS = [f"le135 in radians, {loss}" for loss in ("smooth L1", "rotated IoU", "GIoU")]
 _LOSSES = [
     f"{a} {x}" for x in ("smooth L1", "rotated IoU", "KLD", "ProbIoU") for a in ("le90", "oc", "le135")
 ]
@@ -61,6 +62,7 @@ TABLES = {
         ATSS_ROW: "retinanet-9-atss",
     }),
     "losses": Table("Angles and losses, each with le90 and GIoU", "scenes", _against(ATSS_ROW, "oc GIoU", "le135 GIoU", *_LOSSES)),
+    "unit": Table("le135 with the turn in radians, each with the turn in half turns", "scenes", dict.fromkeys(name.replace(" in radians,", "") for name in _RADIANS) | {name: name.replace(" in radians,", "") for name in _RADIANS}),
     "long": Table("Table 3 after three times as many epochs", "long", _FOUR),
     "hard": Table("Table 3 and the upright questions on hard scenes", "hard", _THREE | dict.fromkeys(_HALVES, ATSS_ROW)),
     "upright": Table("Table 3 with upright boxes", "upright", _THREE),

@@ -113,5 +113,5 @@ def test_half_an_atss_is_atss_when_it_asks_the_same_box_twice():
 def test_every_arm_is_another_training(data, tmp_path):
     arms = {arm for where, names in paper.PLAN.values() for arm in names if where == data}
     jobs = [paper.Job(tmp_path, data, arm, 0, 1, "cpu", {}) for arm in arms]
-    kinds = {(str(paper.config_of(job)), str(paper.ARMS[job.arm].rule)) for job in jobs}
+    kinds = {(str(paper.config_of(job)), str(paper.ARMS[job.arm][1:])) for job in jobs}
     assert len(kinds) == len(arms) > 3
