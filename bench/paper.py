@@ -160,7 +160,7 @@ PLAN = {  # by importance: the name of an experiment -> data, arms
 }
 PHOTOGRAPHS = {
     "drone": ("hit_uav", "val"),
-    "airport": ("aerial_airport", "test"),
+    "airport": ("aerial_airport", "valid"),
 }  # folder, where it is tested
 CHANGES = {
     "upright": {"upright": True},

@@ -73,7 +73,7 @@ def test_the_quick_command_writes_its_tables_and_leaves_finished_trainings_alone
 
 
 def test_photographs_become_tiles_with_objects_of_one_class(tmp_path, monkeypatch):
-    for split in ("train", "test"):
+    for split in ("train", "valid"):
         write_scenes(tmp_path / "aerial_airport" / split, 2, 128, 0)
     data = paper.make_data(tmp_path, "airport", TINY, tmp_path)
     for split in ("train", "test"):
