@@ -13,7 +13,6 @@ from math import ceil
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..geometry.boxes import check_boxes
@@ -41,8 +40,11 @@ def _pad_images(
 ) -> Tensor:  # (B, 3, H, W), channels last in memory; zeros right of and below each image
     "One batch of images of different sizes."
     height, width = padded_size(images, multiple)
-    padded = [F.pad(x, (0, width - x.shape[2], 0, height - x.shape[1])) for x in images]
-    return torch.stack(padded).contiguous(memory_format=torch.channels_last)
+    shape, like = (len(images), 3, height, width), {"dtype": images[0].dtype, "device": images[0].device}
+    batch = torch.empty(shape, memory_format=torch.channels_last, **like).zero_()
+    for place, x in zip(batch, images, strict=True):
+        place[:, : x.shape[1], : x.shape[2]] = x
+    return batch
 
 
 @lru_cache
@@ -68,7 +70,12 @@ def normalized_batch(images: Sequence[Tensor], multiple: int) -> Tensor:
         (B, 3, H, W)
     """
     mean, std = imagenet_mean_std(str(images[0].device), images[0].dtype)
-    return _pad_images([(x - mean) / std for x in images], multiple)
+    batch = _pad_images(images, multiple)
+    for place, x in zip(
+        batch, images, strict=True
+    ):  # in place: copies of a large batch cost as much as a layer
+        place[:, : x.shape[1], : x.shape[2]].sub_(mean).div_(std)
+    return batch
 
 
 def check_images(images: Sequence[Tensor]) -> None:
