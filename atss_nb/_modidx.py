@@ -2692,6 +2692,8 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                                                                              'atss_nb/training/progress.py'),
                                            'atss_nb.training.progress._best_row': ( 'workshop/training/progress.html#_best_row',
                                                                                     'atss_nb/training/progress.py'),
+                                           'atss_nb.training.progress._next_command': ( 'workshop/training/progress.html#_next_command',
+                                                                                        'atss_nb/training/progress.py'),
                                            'atss_nb.training.progress._number': ( 'workshop/training/progress.html#_number',
                                                                                   'atss_nb/training/progress.py'),
                                            'atss_nb.training.progress.in_words': ( 'workshop/training/progress.html#in_words',

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from ..core.errors import AtssError
 from ..evaluation.evaluate import Evaluation
 from .checkpoints import load_checkpoint, read_log
-from .settings import TrainConfig
+from .settings import TrainConfig, open_split
 
 
 def in_words(seconds: float) -> str:
@@ -108,6 +109,15 @@ def _best_row(rows: list[dict]) -> dict | None:
     return max(scored, key=lambda row: row["mAP"] or 0.0, default=None)  # the first of equal ones
 
 
+def _next_command(run: Path, config: TrainConfig, scored: bool) -> str:
+    "What to type after a run."
+    try:
+        open_split(config, "test")
+        return f"atss test {run}"
+    except (AtssError, OSError):
+        return f"atss test {run} --split {config.val_split}" if scored else f"atss predict {run} PHOTO"
+
+
 def outcome(run: Path) -> str:
     """What a finished run has reached, where its weights are, and what to type next.
 
@@ -122,8 +132,9 @@ def outcome(run: Path) -> str:
     if state["epochs"] < config.epochs and not 0 < config.patience <= state["stale"]:
         return ""
     best = _best_row(read_log(run / "log.jsonl"))
+    what_now = f"next: {_next_command(run, config, best is not None)}"
     if best is None:
-        return f"weights: {run / 'last.pt'} (no validation images, so they have no score)\nnext: atss predict {run} PHOTO"
+        return f"weights: {run / 'last.pt'} (no validation images, so they have no score)\n{what_now}"
     numbers = ", ".join(f"{name} {_number(best[name])}" for name in ("AP50", "AP75", "mAP"))
     where = f"on the {config.val_split} images after epoch {best['epoch'] + 1} of {config.epochs}"
-    return f"{numbers} {where}\nweights: {run / 'best.pt'}\nnext: atss test {run} --split {config.val_split}"
+    return f"{numbers} {where}\nweights: {run / 'best.pt'}\n{what_now}"
