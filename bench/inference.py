@@ -5,8 +5,9 @@ python bench/inference.py [--size 20000] [--images 1]    prints the numbers, wri
 A small detector with strides 8 to 64, untrained, searches a tiled TIFF: procedural scenes of 1000 px, each turned
 and mirrored at random, side by side. Memory is what Linux calls VmHWM, the most that was ever resident, beyond what
 the process had before the image was opened; the decoded image would come on top, but is never held. The network's share is the
-time in which backbone, pyramid and head compute; the rest is reading, decoding boxes, suppression and merging, as far
-as it does not happen beside the network.
+part of all threads' time in which backbone, pyramid and head compute; the rest is reading, decoding boxes, suppression
+and merging, as far as it does not happen beside the network. Two batches compute at the same time, each with half of
+the threads, where there are two.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import platform
 import sys
 import tempfile
 from pathlib import Path
+from threading import get_ident
 from time import perf_counter
 
 import numpy as np
@@ -47,11 +49,11 @@ def paint(path: Path, size: int, seed: int = 0) -> None:
 
 
 def clocked(model: torch.nn.Module) -> list[float]:
-    "Seconds that each of the network's parts takes, noted from now on."
-    spent, started = [], []
+    "Seconds that each of the network's parts takes in each thread, noted from now on."
+    spent, started = [], {}
     for part in model.children():
-        part.register_forward_pre_hook(lambda *_: started.append(perf_counter()))
-        part.register_forward_hook(lambda *_: spent.append(perf_counter() - started.pop()))
+        part.register_forward_pre_hook(lambda *_: started.update({get_ident(): perf_counter()}))
+        part.register_forward_hook(lambda *_: spent.append(perf_counter() - started[get_ident()]))
     return spent
 
 
@@ -63,7 +65,8 @@ def search(folder: Path, batch_size: int) -> dict:
     spent, before, start = clocked(model), resident("VmRSS"), perf_counter()
     found = predict(model, folder, CLASSES, batch_size=batch_size, precision="auto")
     seconds, most = perf_counter() - start, resident("VmHWM")
-    share, objects = sum(spent) / seconds, sum(map(len, found))
+    sides = min(2, torch.get_num_threads())
+    share, objects = sum(spent) / seconds / sides, sum(map(len, found))
     return {"before": before, "most": most, "seconds": seconds, "network_share": share, "objects": objects}
 
 

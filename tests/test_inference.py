@@ -16,7 +16,7 @@ from atss_nb.evaluation.evaluate import evaluate
 from atss_nb.evaluation.task1 import read_task1, write_task1
 from atss_nb.geometry.boxes import obb2poly
 from atss_nb.inference.predict import predict, predict_each
-from atss_nb.inference.views import ahead
+from atss_nb.inference.views import ahead, side_by_side
 from atss_nb.model.build import build_model
 from atss_nb.model.config import ModelConfig
 from atss_nb.model.detect import detect, predict_dataset
@@ -259,3 +259,65 @@ def test_ahead_makes_no_more_when_nobody_listens():
     assert next(listening) == 0
     listening.close()
     assert len(made) <= 5 and threading.active_count() == before
+
+
+# two batches at the same time
+
+
+@pytest.fixture
+def four_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_two_threads_give_the_answers_of_one_in_order(four_threads):
+    model = build_model(ModelConfig.small(score_threshold=0.001), 2, pretrained=False).eval()
+    draw = torch.Generator().manual_seed(0)
+    images = [torch.rand(3, 64 + 32 * (i % 3), 96, generator=draw) for i in range(7)]
+    seen = []
+    model.backbone.register_forward_hook(
+        lambda *_: seen.append((threading.get_ident(), torch.get_num_threads()))
+    )
+    found = predict(model, images, ["a", "b"], batch_size=2)
+    assert {threads for _, threads in seen} == {2} and len({thread for thread, _ in seen}) == 2
+    for one, image in zip(found, images, strict=True):
+        alone = predict(model, image, ["a", "b"]).boxes
+        assert len(one) and torch.allclose(one.boxes, alone, atol=1e-3)
+    assert torch.get_num_threads() == 4
+    assert {threads for _, threads in seen[-7:]} == {4}  # a picture alone has all of them
+
+
+def test_a_model_in_training_and_a_stream_are_answered_one_by_one(four_threads):
+    model, seen = build_model(ModelConfig.small(), 2, pretrained=False), []
+    model.backbone.register_forward_hook(lambda *_: seen.append(threading.get_ident()))
+    images = list(torch.rand(4, 3, 64, 64))
+    predict(model, images, ["a", "b"], batch_size=1)
+    assert model.training
+    list(predict_each(model.eval(), iter(images), ["a", "b"], batch_size=1))
+    assert set(seen) == {threading.get_ident()} and len(seen) == 8
+
+
+@pytest.mark.parametrize("place", [0, 1, 5])
+def test_what_came_before_an_error_is_answered(place, four_threads):
+    def items():
+        yield from range(place)
+        raise OSError("broken")
+
+    def halved(x):
+        return x if x != 3 else 1 // 0
+
+    seen = []
+    with pytest.raises(OSError if place < 3 else ZeroDivisionError):
+        for x in side_by_side(halved, items()):
+            seen.append(x)
+    assert seen == list(range(min(place, 3))) and torch.get_num_threads() == 4
+
+
+def test_two_threads_stop_when_nobody_listens(four_threads):
+    done, before = [], threading.active_count()
+    listening = side_by_side(lambda x: done.append(x) or x, iter(range(100)))
+    assert next(listening) == 0
+    listening.close()
+    assert len(done) <= 4 and threading.active_count() == before and torch.get_num_threads() == 4

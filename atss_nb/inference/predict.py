@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -22,11 +23,13 @@ from ..geometry.boxes import scale_boxes
 from .inputs import is_one_image, open_images
 from atss_nb.inference.views import (
     VIEWS,
+    Pass,
     View,
     ahead,
     batch_views,
     merge_views,
     plan_passes,
+    side_by_side,
     size_of,
     to_image,
     views_of,
@@ -86,19 +89,37 @@ class _Opened(NamedTuple):
     parts: list[dict]
 
 
+def _count_views(passes: Sequence[Pass], orientations) -> int:
+    return len(orientations) * sum(len(one.windows) for one in passes)
+
+
 def _opened_views(images, plan: Callable, orientations, waiting: deque[_Opened]) -> Iterator[View]:
     "The views of image after image; each image is opened, and starts to wait, when its turn has come."
     for number, image in enumerate(images):
         size = size_of(image)
         passes = plan(size)
-        waiting.append(_Opened(image, size, len(orientations) * sum(len(one.windows) for one in passes), []))
+        waiting.append(_Opened(image, size, _count_views(passes, orientations), []))
         yield from views_of(image, number, passes, orientations)
 
 
-def _answered(model, views: Iterator[View], waiting: deque[_Opened], batch_size: int, precision: str, bar):
+def _detected(
+    model, batches: Iterator[list[View]], precision: str, many: bool
+) -> Iterator[tuple[list[View], list[dict]]]:
+    "Each batch with what was found in it, in order; many batches on a CPU two at a time."
+
+    def answer(batch: list[View]) -> tuple[list[View], list[dict]]:
+        return batch, detect(model, [view.pixels for view in batch], precision)
+
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    pairs = (
+        many and on_cpu and torch.get_num_threads() > 1 and not model.training
+    )  # which `detect` would change
+    yield from (side_by_side if pairs else map)(answer, batches)
+
+
+def _answered(batches: Iterator[tuple[list[View], list[dict]]], waiting: deque[_Opened], bar):
     "Each image as soon as all its views are answered."
-    for batch in batch_views(views, batch_size):
-        predictions = detect(model, [view.pixels for view in batch], precision)
+    for batch, predictions in batches:
         for view, one in zip(batch, predictions, strict=True):
             first = waiting[0]  # views come in the order of images
             first.parts.append(to_image(view, one))
@@ -151,12 +172,15 @@ def predict_each(
     orientations, waiting = choose(VIEWS, views, "views"), deque()
     stream = isinstance(images, Iterator)  # of unknown length; its pixels are not kept
     images = open_images(images) if stream else list(open_images(images))
-    total = None if stream else sum(math.prod(size_of(image)) for image in images)
+    sizes = [] if stream else [size_of(image) for image in images]
+    total = None if stream else sum(map(math.prod, sizes))
     plan = partial(plan_passes, fit=size, window=window, overlap=overlap, scales=scales)
+    many = sum(_count_views(plan(each), orientations) for each in sizes) > batch_size
     opened = _opened_views(images, plan, orientations, waiting)
     opened = opened if stream else ahead(opened, batch_size)  # what a camera shows next nobody knows
+    answers = _detected(model, batch_views(opened, batch_size), precision, many)
     with tqdm(total=total, desc="predicting", unit="px", unit_scale=True, disable=not progress) as bar:
-        for i, one in enumerate(_answered(model, opened, waiting, batch_size, precision, bar)):
+        for i, one in enumerate(_answered(answers, waiting, bar)):
             bar.set_postfix_str(f"{i + 1} images", refresh=False)
             yield _finished(one, i, classes, not stream, **merging)
 
