@@ -41,7 +41,9 @@ def _pad_images(
     "One batch of images of different sizes."
     height, width = padded_size(images, multiple)
     shape, like = (len(images), 3, height, width), {"dtype": images[0].dtype, "device": images[0].device}
-    batch = torch.empty(shape, memory_format=torch.channels_last, **like).zero_()
+    batch = torch.empty(shape, memory_format=torch.channels_last, **like)
+    if any(x.shape[1:] != (height, width) for x in images):
+        batch.zero_()
     for place, x in zip(batch, images, strict=True):
         place[:, : x.shape[1], : x.shape[2]] = x
     return batch
