@@ -219,7 +219,8 @@ def batch_views(views: Iterable[View], batch_size: int) -> Iterator[list[View]]:
         yield batch
 
 
-_T, _R = TypeVar("_T"), TypeVar("_R")
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 def ahead(items: Iterator[_T], count: int) -> Iterator[_T]:
