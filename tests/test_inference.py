@@ -15,8 +15,8 @@ from atss_nb.data.detections import Detections
 from atss_nb.evaluation.evaluate import evaluate
 from atss_nb.evaluation.task1 import read_task1, write_task1
 from atss_nb.geometry.boxes import obb2poly
-from atss_nb.inference.predict import predict, predict_each
-from atss_nb.inference.views import ahead, side_by_side
+from atss_nb.inference.predict import predict, predict_each, side_by_side
+from atss_nb.inference.views import ahead
 from atss_nb.model.build import build_model
 from atss_nb.model.config import ModelConfig
 from atss_nb.model.detect import detect, predict_dataset
