@@ -80,28 +80,6 @@ def whole_images(
     return read_merged(detections, labels, dataset.folder, dataset.classes, iou_threshold=nms_threshold)
 
 
-class _Opened(NamedTuple):
-    "An image of which not all views are answered yet."
-
-    image: Path | Tensor
-    size: tuple[int, int]
-    views: int
-    parts: list[dict]
-
-
-def _count_views(passes: Sequence[Pass], orientations) -> int:
-    return len(orientations) * sum(len(one.windows) for one in passes)
-
-
-def _opened_views(images, plan: Callable, orientations, waiting: deque[_Opened]) -> Iterator[View]:
-    "The views of image after image; each image is opened, and starts to wait, when its turn has come."
-    for number, image in enumerate(images):
-        size = size_of(image)
-        passes = plan(size)
-        waiting.append(_Opened(image, size, _count_views(passes, orientations), []))
-        yield from views_of(image, number, passes, orientations)
-
-
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -133,6 +111,28 @@ def side_by_side(work: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
         finally:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(threads)
+
+
+class _Opened(NamedTuple):
+    "An image of which not all views are answered yet."
+
+    image: Path | Tensor
+    size: tuple[int, int]
+    views: int
+    parts: list[dict]
+
+
+def _count_views(passes: Sequence[Pass], orientations) -> int:
+    return len(orientations) * sum(len(one.windows) for one in passes)
+
+
+def _opened_views(images, plan: Callable, orientations, waiting: deque[_Opened]) -> Iterator[View]:
+    "The views of image after image; each image is opened, and starts to wait, when its turn has come."
+    for number, image in enumerate(images):
+        size = size_of(image)
+        passes = plan(size)
+        waiting.append(_Opened(image, size, _count_views(passes, orientations), []))
+        yield from views_of(image, number, passes, orientations)
 
 
 def _detected(
