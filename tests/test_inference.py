@@ -15,7 +15,7 @@ from atss_nb.data.detections import Detections
 from atss_nb.evaluation.evaluate import evaluate
 from atss_nb.evaluation.task1 import read_task1, write_task1
 from atss_nb.geometry.boxes import obb2poly
-from atss_nb.inference.predict import predict, predict_each, side_by_side
+from atss_nb.inference.predict import predict, predict_each, two_at_a_time
 from atss_nb.inference.views import ahead
 from atss_nb.model.build import build_model
 from atss_nb.model.config import ModelConfig
@@ -310,14 +310,14 @@ def test_what_came_before_an_error_is_answered(place, four_threads):
 
     seen = []
     with pytest.raises(OSError if place < 3 else ZeroDivisionError):
-        for x in side_by_side(halved, items()):
+        for x in two_at_a_time(halved, items()):
             seen.append(x)
     assert seen == list(range(min(place, 3))) and torch.get_num_threads() == 4
 
 
 def test_two_threads_stop_when_nobody_listens(four_threads):
     done, before = [], threading.active_count()
-    listening = side_by_side(lambda x: done.append(x) or x, iter(range(100)))
+    listening = two_at_a_time(lambda x: done.append(x) or x, iter(range(100)))
     assert next(listening) == 0
     listening.close()
     assert len(done) <= 4 and threading.active_count() == before and torch.get_num_threads() == 4
