@@ -51,9 +51,10 @@ def lowest(names: str = "") -> list[str]:
 
 
 def testers() -> list[str]:
-    "What the tests need besides the package: all of `dev` but the linters and what needs a GPU."
+    "What the tests need besides the package: what builds it, and all of `dev` but mypy and what needs a GPU."
+    built_by = re.findall(r'"(setuptools[^"]*)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     named = read_settings()["dev_requirements"].split()
-    return [one for one in named if not one.startswith(("ruff", "mypy", "numba-cuda"))]
+    return [*built_by, *(one for one in named if not one.startswith(("mypy", "numba-cuda")))]
 
 
 def find_python(version: str) -> str | None:
