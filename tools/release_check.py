@@ -52,7 +52,7 @@ def lowest(names: str = "") -> list[str]:
 
 def testers() -> list[str]:
     "What the tests need besides the package: what builds it, and all of `dev` but mypy and what needs a GPU."
-    built_by = re.findall(r'"(setuptools[^"]*)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    built_by = re.findall(r'"(setuptools>=[^"]*)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     named = read_settings()["dev_requirements"].split()
     return [*built_by, *(one for one in named if not one.startswith(("mypy", "numba-cuda")))]
 
