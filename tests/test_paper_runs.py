@@ -18,6 +18,7 @@ from atss_nb.scenes.scenes import write_scenes
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "bench"))
 
+import labels  # noqa: E402
 import paper  # noqa: E402
 
 from paper_tables import difference, read_runs, write_tables  # noqa: E402
@@ -84,6 +85,18 @@ def test_photographs_become_tiles_with_objects_of_one_class(tmp_path, monkeypatc
         assert {name for tile in tiles for name in read_dota(tile).names} == {"object"}
     parser = argparse.Namespace(only=["drone"], photographs=tmp_path, device="cpu", seeds=1, arms=None)
     assert paper.plan(parser, tmp_path, TINY) == []  # HIT-UAV is not there
+
+
+def test_real_labels_are_counted_where_they_are(tmp_path, monkeypatch):
+    write_scenes(tmp_path / "boxes_obb" / "train", 3, 128, 0)
+    monkeypatch.setattr(sys, "argv", ["labels.py", str(tmp_path), "--out", str(tmp_path / "labels.json")])
+    labels.main()
+    (found,) = json.loads((tmp_path / "labels.json").read_text())["sets"].values()
+    counts = {rule: row["all"] for rule, row in found["rules"].items()}
+    objects = sum(len(read_dota(path).names) for path in (tmp_path / "boxes_obb").rglob("*.txt"))
+    assert {row["objects"] for row in counts.values()} == {objects} and found["images"] == 3
+    assert counts["k = 19"]["positives"] > counts["k = 3"]["positives"]
+    assert counts["4 px deep"]["orphans"] >= counts["k = 9"]["orphans"]
 
 
 def test_a_gain_is_taken_over_the_seeds_that_both_have():
