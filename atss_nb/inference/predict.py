@@ -144,9 +144,8 @@ def _detected(
         return batch, detect(model, [view.pixels for view in batch], precision)
 
     on_cpu = next(model.parameters()).device.type == "cpu"
-    pairs = (
-        many and on_cpu and torch.get_num_threads() > 1 and not model.training
-    )  # which `detect` would change
+    shared = not model.training  # else each `detect` would change the mode under the other one
+    pairs = many and on_cpu and shared and torch.get_num_threads() > 1
     yield from (two_at_a_time if pairs else map)(answer, batches)
 
 
