@@ -5,6 +5,7 @@ python bench/paper.py --workers 2         two trainings at a time, each with one
 python bench/paper.py --only rules k      some of them
 python bench/paper.py --quick             four trainings, in minutes: runs/paper/quick
 python bench/paper.py --tables            the tables of the runs that are there
+torchrun --nproc-per-node 8 bench/paper.py --device cuda     one training at a time on each of eight GPUs
 
 A finished training is a line of runs.jsonl; what was stopped goes on where it was, and what is finished is left alone.
 """
@@ -12,6 +13,7 @@ A finished training is a line of runs.jsonl; what was stopped goes on where it w
 import argparse
 import json
 import multiprocessing
+import os
 import shutil
 import subprocess
 import tempfile
@@ -28,6 +30,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from atss_nb.core.engine import start_engine
 from atss_nb.core.files import replacing
 from atss_nb.data.dota import read_dota, write_dota
 from atss_nb.evaluation.breakdown import drawn_scores, evaluate_by
@@ -289,7 +292,8 @@ def one_run(job: Job) -> dict:
     start, busy = time.perf_counter(), time.process_time()
     rules = {"atss": lambda _: arm.rule} if arm.rule else {}
     coders = {"box": lambda *_: arm.coder} if arm.coder else {}
-    with patch.dict(build._ASSIGNERS, rules), patch.dict(build._CODERS, coders):
+    alone = patch.dict(os.environ, WORLD_SIZE="1")  # processes of a launcher share trainings, not this one
+    with alone, patch.dict(build._ASSIGNERS, rules), patch.dict(build._CODERS, coders):
         train(config_of(job), out, job.device, progress=False, resume=True)
         model, config, classes = load_model(out)
     test = open_split(replace(config, classes=classes), "test")
@@ -326,20 +330,23 @@ def outcomes(jobs: list[Job], workers: int) -> Iterator[tuple[Job, dict | Except
             yield future.result()
 
 
-def run_all(jobs: Iterable[Job], path: Path, workers: int = 1) -> None:
-    "What is not finished yet; each row is appended at once, so that a stop costs one training, and two can write."
+def unfinished(jobs: Iterable[Job], path: Path) -> list[Job]:
     known = {(row["data"], row["arm"], row["seed"]) for row in read_runs(path)}
-    left, failed = [job for job in jobs if job.key not in known], []
-    for i, (job, row) in enumerate(outcomes(left, workers), start=1):
+    return [job for job in jobs if job.key not in known]
+
+
+def run_all(jobs: list[Job], path: Path, workers: int = 1) -> list[str]:  # what failed
+    "Each row is appended at once, so that a stop costs one training, and several processes can write."
+    failed = []
+    for i, (job, row) in enumerate(outcomes(jobs, workers), start=1):
         numbers = f"failed: {row!r}"
         if isinstance(row, Exception):
-            failed.append(job.key)
+            failed.append(f"{job.key}: {row!r}")
         else:
             append_run(path, row)
             numbers = f"AP50 {row['AP50']:.1f}, mAP {row['mAP']:.1f}, {row['cpu_seconds']:.0f} s"
-        print(f"{i}/{len(left)} {job.data}, {job.arm}, seed {job.seed}: {numbers}", flush=True)
-    if failed:
-        raise RuntimeError(f"{len(failed)} of {len(left)} trainings failed: {failed}")
+        print(f"{i}/{len(jobs)} {job.data}, {job.arm}, seed {job.seed}: {numbers}", flush=True)
+    return failed
 
 
 def commit() -> str:
@@ -366,6 +373,26 @@ def plan(args: argparse.Namespace, home: Path, extent: Extent) -> list[Job]:
     return jobs
 
 
+def run_plan(args: argparse.Namespace, home: Path, path: Path) -> None:
+    """What is not finished yet. Processes of a launcher take turns, each on its own device.
+
+    The first draws the data and writes the tables, when all of them are through. Raises `RuntimeError` after the
+    last training if one of them failed.
+    """
+    engine, jobs = start_engine(args.device, patient=True), []
+    if engine.rank == 0:
+        home.mkdir(parents=True, exist_ok=True)
+        for name in ("scenes", *BODIES.values()):
+            backbone_weights(home, name)
+        jobs = unfinished(plan(args, home, Extent()), path)
+    mine = engine.same(jobs)[engine.rank :: engine.world]
+    failed = run_all([job._replace(device=str(engine.device)) for job in mine], path, args.workers)
+    if failed := engine.gather(failed):
+        raise RuntimeError(f"failed: {'; '.join(failed)}")
+    if engine.rank == 0:
+        write_tables(path.parent)
+
+
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--only", nargs="+", choices=PLAN, default=list(PLAN), metavar="NAME")
@@ -388,12 +415,10 @@ def main() -> None:
     if args.quick:
         home, out, args.only, args.seeds = HOME / "quick", HOME / "quick", ["rules"], 1
         args.arms = ["retinanet", "retinanet-imprs", "fcos", ATSS_ROW]
-    if not args.tables:
-        home.mkdir(parents=True, exist_ok=True)
-        for name in ("scenes", *BODIES.values()):
-            backbone_weights(home, name)
-        run_all(plan(args, home, Extent()), out / "runs.jsonl", args.workers)
-    write_tables(out)
+    if args.tables:
+        write_tables(out)
+    else:
+        run_plan(args, home, out / "runs.jsonl")
 
 
 if __name__ == "__main__":

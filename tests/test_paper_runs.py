@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -33,13 +35,13 @@ def test_trainings_go_on_where_they_stopped_and_become_tables(tmp_path):
     arms = ["retinanet-atss", "upright inside", "retinanet-9-atss, k an anchor"]
     jobs = [paper.Job(tmp_path, "scenes", arm, 0, TINY.epochs, "cpu", about) for arm in arms]
     path = tmp_path / "runs.jsonl"
-    paper.run_all(jobs[:2], path)
+    assert paper.run_all(jobs[:2], path) == []
     first, second = path.read_text().splitlines(keepends=True)
     path.write_text(first + second[:100])  # killed while it wrote
     assert [row["arm"] for row in read_runs(path)] == arms[:1]
     lost = jobs[0]._replace(data="nowhere")
-    with pytest.raises(RuntimeError, match="1 of 3 trainings failed: .*nowhere"):
-        paper.run_all([lost, *jobs], path)
+    (failed,) = paper.run_all(paper.unfinished([lost, *jobs], path), path)
+    assert "nowhere" in failed
     rows = read_runs(path)
     assert [row["arm"] for row in rows] == arms
     assert path.read_text().startswith(first)  # what was finished is left alone
@@ -71,6 +73,31 @@ def test_the_quick_command_writes_its_tables_and_leaves_finished_trainings_alone
     ]
     paper.main()
     assert capsys.readouterr().out == ""
+
+
+PROCESS = """
+import sys
+from pathlib import Path
+sys.path.append(sys.argv.pop(1))
+import paper
+paper.HOME, small = Path(sys.argv.pop(1)), paper.Extent(side=64, train=6, test=4, epochs=1)
+paper.Extent = lambda: small
+paper.main()
+"""
+
+
+def test_processes_of_a_launcher_take_turns_and_the_first_writes_the_tables(tmp_path):
+    pytest.importorskip("accelerate")
+    (tmp_path / "work.py").write_text(PROCESS)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = [*launcher, str(tmp_path / "work.py"), str(ROOT / "bench"), str(tmp_path), "--quick"]
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert [line[:3] for line in sorted(done.stdout.splitlines())] == ["1/2", "1/2", "2/2", "2/2"]
+    rows = read_runs(tmp_path / "quick/runs.jsonl")
+    assert sorted(row["arm"] for row in rows) == ["fcos", "retinanet", "retinanet-atss", "retinanet-imprs"]
+    tables = json.loads((tmp_path / "quick/tables.json").read_text())
+    assert [len(tables[name]["lines"]) for name in ("1", "3")] == [3, 4]
 
 
 def test_photographs_become_tiles_with_objects_of_one_class(tmp_path, monkeypatch):
