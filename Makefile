@@ -84,7 +84,7 @@ kill: $(READY)
 	@seed=$${SEED:-$$RANDOM$$$$}; echo "== $${KILLS:-30} kills a command, SEED=$$seed"; KILLS=$${KILLS:-30} SEED=$$seed $(BIN)/pytest -q -s -n0 -k killed_at_any tests/test_safety.py
 
 bench: $(READY)
-	@for name in start overlap assign data tiles evaluation step train memory inference explorers; do $(BIN)/python bench/$$name.py || exit 1; done
+	@for name in start overlap assign data tiles evaluation step train memory inference explorers demo; do $(BIN)/python bench/$$name.py || exit 1; done
 
 bench-gpu: $(READY)
 	@$(PIP) ".[dev,cuda]"

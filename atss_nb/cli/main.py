@@ -45,7 +45,7 @@ def _demo(args: argparse.Namespace) -> int:
 _DEMO = {
     "--out": {"type": Path, "default": Path("runs/demo"), "help": "run folder to write (runs/demo)"},
     "--seed": {"type": int, "default": 0, "help": "of scenes and weights; another seed is another run (0)"},
-    "--epochs": {"type": int, "help": "how often each scene is seen (36)"},
+    "--epochs": {"type": int, "help": "how often each scene is seen (42)"},
     "--train-scenes": {"type": int, "default": 300, "help": "scenes to learn from (300)"},
     "--test-scenes": {"type": int, "default": 60, "help": "scenes to test on (60)"},
 }
