@@ -151,14 +151,18 @@ def test_only_aligned_is_differentiable():
 @pytest.fixture
 def threads(monkeypatch) -> set[int]:
     "The threads that have worked, as torch may use two."
-    allowed, used = torch.get_num_threads(), set()
+    before, used = torch.get_num_threads(), set()
 
     def noted(work, rows, pairs):
+        allowed = torch.get_num_threads()
+
         def note(start, stop):
             used.add(threading.get_ident())
             assert 0 <= start <= stop <= rows
             work(start, stop)
-            time.sleep(1e-3)  # so that the other one has its turn
+            end = time.monotonic() + 10  # a busy machine may be slow to start the other one
+            while len(used) < allowed and time.monotonic() < end:
+                time.sleep(1e-3)
 
         in_threads(note, rows, pairs)
 
@@ -166,7 +170,7 @@ def threads(monkeypatch) -> set[int]:
     monkeypatch.setattr(operators, "_in_threads", noted)
     torch.set_num_threads(2)
     yield used
-    torch.set_num_threads(allowed)
+    torch.set_num_threads(before)
 
 
 @both_precisions
