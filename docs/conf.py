@@ -28,6 +28,7 @@ suppress_warnings = ["myst.header"]  # a lesson's solutions are two levels below
 
 html_theme = "sphinx_book_theme"
 html_static_path = [str(ROOT / "docs/static")]
+html_favicon = str(ROOT / "docs/static/favicon.svg")
 html_css_files = ["site.css"]
 html_copy_source = False
 html_js_files = ["site.js"]
