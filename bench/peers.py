@@ -3,7 +3,8 @@
 python bench/peers.py [--peer atss ultralytics oriented_det] [--data scenes boxes_obb] [--seconds 400 1000] [--seeds 0 1 2]
     does what bench/results/peers.json lacks and notes it there, run by run; stopped, it goes on when started again
 
-Everybody has one thread, random weights at first, and the epochs that fit into the budget by a trial of two.
+Everybody has one thread, random weights at first, and the epochs that fit into the budget by a trial of two; ours
+computes in bfloat16 where the CPU does, as `atss train` always does, the others in float32, as they do on a CPU.
 Peers live in environments of their own under runs/peers/, made here; what cannot be installed is left out, and
 the report says why. Data: 300 scenes as the demo draws them and 60 unseen ones; photographs of boxes (--boxes).
 """
@@ -15,6 +16,7 @@ import sys
 import venv
 from itertools import product
 from pathlib import Path
+from statistics import mean
 
 import torch
 
@@ -111,6 +113,20 @@ def note(out: Path, part: str, more: dict) -> None:
     write(out, report | {part: report[part] | more})
 
 
+def table(runs: dict[str, dict]) -> str:
+    "What each learns from a data set in a budget: means over the seeds, of AP the lowest and the highest, too."
+    groups: dict[str, list[dict]] = {}
+    for name, run in runs.items():
+        groups.setdefault(name.rsplit(", seed", 1)[0], []).append(run)
+    lines = [f"{'':34} {'seeds':>5} {'AP50':>20} {'mAP':>20} {'epochs':>6} {'CPU s':>6} {'images/s':>8}"]
+    for name, group in sorted(groups.items(), key=lambda pair: pair[0].split(", ")[1:]):
+        column = {key: [run[key] for run in group] for key in group[0] if key not in ("probiou", "versions")}
+        spread = [f"{mean(v):.3f} ({min(v):.3f}-{max(v):.3f})" for v in (column["AP50"], column["mAP"])]
+        pace = f"{mean(column['epochs']):6.0f} {mean(column['seconds']):6.0f} {mean(column['images_per_s']):8.1f}"
+        lines.append(f"{name:34} {len(group):5} {spread[0]:>20} {spread[1]:>20} {pace}")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--peer", nargs="+", default=["atss", *PEERS], choices=["atss", *PEERS])
@@ -133,6 +149,7 @@ def main() -> None:
         run = run_one(peer, data, epochs, seed, args.boxes)
         note(out, "runs", {name: {"seconds": run.pop("clock")[-1], **run}})
         print(name, json.dumps(run), flush=True)
+    print(table(noted(out)["runs"]))
 
 
 if __name__ == "__main__":
