@@ -40,8 +40,8 @@ def main() -> None:
     row = override(find_recipe(ROW), ["model.weights=None"])
     config = replace(
         train_config(row, one_split(args.tiles, HOME / "data")), train_split="train", val_split="train",
-        epochs=args.epochs, validations=max(1, args.epochs // 10), augment=False, precision=args.precision,
-        optimizer="adamw", lr=5e-4, schedule="cosine", warmup_steps=20, weight_decay=0.05, decay_vectors=False,
+        epochs=args.epochs, validations=max(1, args.epochs // 20), augment=False, precision=args.precision,
+        optimizer="adamw", lr=1e-4, schedule="cosine", warmup_steps=20, weight_decay=0.05, decay_vectors=False,
     )  # fmt: skip
     report = {"row": ROW, **about("cpu", config), **timed_training(config, HOME / "run")}
     write(args.out or RESULTS / "by_heart.json", report | {"peak_gb": round(resident("VmHWM") / 1e9, 1)})

@@ -114,8 +114,9 @@ def main() -> None:
     if args.one:
         print(json.dumps(rehearse(RECIPES[args.one], args.dota, args.steps, args.precision)))
         return
-    name = "rehearsal.json" if args.precision == "float32" else f"rehearsal_{args.precision}.json"
-    path, how = args.out or RESULTS / name, ["--steps", args.steps, "--precision", args.precision]
+    end = "" if args.precision == "float32" else f"_{args.precision}"
+    path = args.out or RESULTS / f"rehearsal{end}.json"
+    how = ["--steps", args.steps, "--precision", args.precision]
     rows = json.loads(path.read_text())["rows"] if path.exists() else {}
     for name in args.names or RECIPES:
         if name in rows:
