@@ -385,10 +385,10 @@ def run_plan(args: argparse.Namespace, home: Path, path: Path) -> None:
         for name in ("scenes", *BODIES.values()):
             backbone_weights(home, name)
         jobs = unfinished(plan(args, home, Extent()), path)
-    mine = engine.same(jobs)[engine.rank :: engine.world]
-    failed = run_all([job._replace(device=str(engine.device)) for job in mine], path, args.workers)
-    if failed := engine.gather(failed):
-        raise RuntimeError(f"failed: {'; '.join(failed)}")
+    jobs = engine.same(jobs)
+    mine = [job._replace(device=str(engine.device)) for job in jobs[engine.rank :: engine.world]]
+    if failed := engine.gather(run_all(mine, path, args.workers)):
+        raise RuntimeError(f"{len(failed)} of {len(jobs)} trainings failed: {'; '.join(failed)}")
     if engine.rank == 0:
         write_tables(path.parent)
 

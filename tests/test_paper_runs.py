@@ -62,6 +62,13 @@ def test_the_quick_command_writes_its_tables_and_leaves_finished_trainings_alone
     monkeypatch.setattr(paper, "HOME", tmp_path)
     monkeypatch.setattr(paper, "Extent", lambda: TINY)
     monkeypatch.setattr(sys, "argv", ["paper.py", "--quick"])
+    with (
+        monkeypatch.context() as broken,
+        pytest.raises(RuntimeError, match="4 of 4 trainings failed: .*nowhere"),
+    ):
+        broken.setattr(paper, "config_of", lambda job: paper.TrainConfig("nowhere"))
+        paper.main()
+    capsys.readouterr()
     paper.main()
     assert "4/4 scenes, retinanet-atss, seed 0: AP50" in capsys.readouterr().out
     tables = json.loads((tmp_path / "quick" / "tables.json").read_text())
