@@ -9,26 +9,15 @@ is mirrored, so that it is these tiles that are known. Scored on the tiles that 
 """
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from atss_nb.core.outputs import claim_folder
 from atss_nb.recipes.recipes import find_recipe, override, train_config
 from common import RESULTS, ROOT, arguments, command_line, resident, write
 from trainings import about, timed_training
 
 ROW = "retina-r50-le90-1x-dota"
 HOME = ROOT / "runs/by-heart"
-
-
-def one_split(tiles: Path, out: Path) -> Path:
-    "All of the tiles as the split that is learnt from."
-    if not out.exists():
-        with claim_folder(out, "by heart") as draft:
-            for split in ("train", "val"):
-                shutil.copytree(tiles / split, draft / "train", dirs_exist_ok=True)
-    return out
 
 
 def main() -> None:
@@ -39,11 +28,11 @@ def main() -> None:
     args = arguments(parser)
     row = override(find_recipe(ROW), ["model.weights=None"])
     config = replace(
-        train_config(row, one_split(args.tiles, HOME / "data")), train_split="train", val_split="train",
+        train_config(row, args.tiles), val_split="trainval",  # what is learnt from
         epochs=args.epochs, validations=max(1, args.epochs // 20), augment=False, precision=args.precision,
         optimizer="adamw", lr=1e-4, schedule="cosine", warmup_steps=20, weight_decay=0.05, decay_vectors=False,
     )  # fmt: skip
-    public = replace(config, data="runs/by-heart/data")  # wherever this machine has them
+    public = replace(config, data="TILES")  # wherever this machine has them
     report = {"row": ROW, **about("cpu", public), **timed_training(config, HOME / "run")}
     write(args.out or RESULTS / "by_heart.json", report | {"peak_gb": round(resident("VmHWM") / 1e9, 1)})
     print(json.dumps(report["validations"], indent=1))
