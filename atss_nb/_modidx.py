@@ -2724,6 +2724,8 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                                                                               'atss_nb/training/settings.py'),
                                            'atss_nb.training.settings._fitting_epochs': ( 'workshop/training/settings.html#_fitting_epochs',
                                                                                           'atss_nb/training/settings.py'),
+                                           'atss_nb.training.settings._fitting_nms': ( 'workshop/training/settings.html#_fitting_nms',
+                                                                                       'atss_nb/training/settings.py'),
                                            'atss_nb.training.settings._fitting_size': ( 'workshop/training/settings.html#_fitting_size',
                                                                                         'atss_nb/training/settings.py'),
                                            'atss_nb.training.settings._fitting_strides': ( 'workshop/training/settings.html#_fitting_strides',

@@ -41,6 +41,7 @@ from atss_nb.data.transforms import (
     Resize,
 )
 from ..data.whole_pixels import TruncatingRotate
+from ..geometry.nms import batched_nms_rotated
 from ..model.config import ModelConfig
 from .weights import read_weights
 
@@ -146,10 +147,12 @@ class TrainConfig:
             data: as the attribute
             **changes: other attributes; what is not among them follows the data
         """
-        if changes.get("weights") and "model" not in changes:
-            changes["model"] = read_weights(changes["weights"]).model_config
         asked = cls(str(data), **changes)
+        if borrowed := changes.get("weights") and "model" not in changes:
+            asked = replace(asked, model=read_weights(asked.weights).model_config)
         suited = suit(open_split(replace(asked, size=0), asked.train_split), asked, changes.get("size"))
+        if borrowed:  # levels are the weights' own, duplicates are the data's
+            suited["model"] = replace(asked.model, nms_threshold=suited["model"].nms_threshold)
         return replace(asked, **{name: value for name, value in suited.items() if name not in changes})
 
     @classmethod
@@ -202,6 +205,18 @@ def _fitting_epochs(images: int, batch_size: int, steps: int = 2000) -> int:
     return max(12, math.ceil(steps * batch_size / max(images, 1)))
 
 
+def _fitting_nms(dataset: DetectionData, share: float = 0.99) -> float:
+    "The lowest IoU of 0.1, 0.2, ... 0.5 at which suppression of the labels themselves keeps this share of them."
+    targets = [dataset.target(i) for i in range(len(dataset))]
+    boxes, labels = (torch.cat([target[key] for target in targets]) for key in ("boxes", "labels"))
+    image = torch.arange(len(targets)).repeat_interleave(torch.tensor([len(t["boxes"]) for t in targets]))
+    scores, groups = torch.ones(len(boxes)), image * (len(dataset.classes) + 1) + labels
+    for threshold in (0.1, 0.2, 0.3, 0.4):
+        if len(batched_nms_rotated(boxes, scores, groups, threshold)) >= share * len(boxes):
+            return threshold
+    return 0.5
+
+
 def suit(dataset: DetectionData, config: TrainConfig, size: int | tuple[int, int] | None = None) -> dict:
     """What suits training images of which a configuration says the rest.
 
@@ -215,9 +230,10 @@ def suit(dataset: DetectionData, config: TrainConfig, size: int | tuple[int, int
     longest, small = _sides(dataset)
     size = _fitting_size(longest, small) if size is None else size
     long = size if isinstance(size, int) else size[1]
+    network = {"strides": _fitting_strides(longest, small, long), "nms_threshold": _fitting_nms(dataset)}
     return {
         "size": size,
-        "model": replace(config.model, strides=_fitting_strides(longest, small, long)),
+        "model": replace(config.model, **network),
         "epochs": _fitting_epochs(len(dataset), config.batch_size),
         "quarter_turns": _upright(dataset) < 0.5,
     }
