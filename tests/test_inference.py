@@ -15,11 +15,12 @@ from atss_nb.data.detections import Detections
 from atss_nb.evaluation.evaluate import evaluate
 from atss_nb.evaluation.task1 import read_task1, write_task1
 from atss_nb.geometry.boxes import obb2poly
+from atss_nb.inference.detector import Detector
 from atss_nb.inference.predict import predict, predict_each, two_at_a_time
 from atss_nb.inference.views import ahead
 from atss_nb.model.build import build_model
 from atss_nb.model.config import ModelConfig
-from atss_nb.model.detect import detect, predict_dataset
+from atss_nb.model.detect import detect, predict_dataset, with_thresholds
 
 
 class Echo(nn.Module):
@@ -297,6 +298,16 @@ def test_a_model_in_training_and_a_stream_are_answered_one_by_one(four_threads):
     assert model.training
     list(predict_each(model.eval(), iter(images), ["a", "b"], batch_size=1))
     assert set(seen) == {threading.get_ident()} and len(seen) == 8
+
+
+def test_views_are_merged_by_the_threshold_of_the_model():
+    torch.manual_seed(0)
+    model, image = build_model(ModelConfig.small(), 2, pretrained=False), torch.rand(3, 64, 64)
+    lenient = Detector(with_thresholds(model, score_threshold=0.0, nms_threshold=0.8), ["a", "b"])
+    options = {"views": "flips", "max_detections": 50}
+    own, strict = lenient(image, **options), lenient(image, nms=0.1, **options)
+    assert len(own) > len(strict) > 0
+    assert torch.equal(own.boxes, lenient(image, nms=0.8, **options).boxes)
 
 
 @pytest.mark.parametrize("place", [0, 1, 5])

@@ -302,6 +302,31 @@ def test_the_command_does_the_run_that_python_suggests(tmp_path):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+_STEPS = [(5, 45, 0.1), (5, 38, 0.2), (5, 29, 0.3), (5, 22, 0.4), (5, 10, 0.5), (4, 38, 0.1)]
+
+
+@pytest.mark.parametrize(("crowded", "step", "expected"), _STEPS)
+def test_suppression_keeps_what_the_labels_hold(tmp_path, crowded, step, expected):
+    """Three ships of 50 px, one every `step` px: IoU (50 - step) / (50 + step) with the next, so that the second goes.
+    Of 400 objects four may go. A plane on top of a ship covers nothing of its class."""
+    write_scenes(tmp_path / "train", n=100, size=64, seed=0)
+    for i, file in enumerate(sorted((tmp_path / "train/labelTxt").iterdir())):
+        starts = [step * k for k in range(3)] if i < crowded else [0, 100, 200]
+        rows = [f"{x} 10 {x + 50} 10 {x + 50} 40 {x} 40 ship 0" for x in starts]
+        file.write_text("\n".join([*rows, "0 10 50 10 50 40 0 40 plane 0"]) + "\n")
+    assert TrainConfig.suggest(tmp_path).model.nms_threshold == expected
+
+
+def test_weights_keep_their_levels_and_the_data_say_what_is_a_duplicate(whole, tmp_path):
+    write_scenes(tmp_path / "train", n=2, size=64, seed=0)
+    for file in (tmp_path / "train/labelTxt").iterdir():
+        file.write_text("10 10 60 10 60 40 10 40 ship 0\n30 10 80 10 80 40 30 40 ship 0\n")
+    theirs = load_model(whole)[0].config
+    model = TrainConfig.suggest(tmp_path, weights=str(whole)).model
+    assert model == replace(theirs, nms_threshold=0.5) != theirs
+    assert TrainConfig.suggest(tmp_path, weights=str(whole), model=theirs).model == theirs
+
+
 def test_a_run_begins_with_the_weights_of_another(whole, config):
     "Other classes, a frozen stem and first stage, a tenth of the rate for what was taken over."
     classes = (*DOTA_V10_CLASSES, "tower")

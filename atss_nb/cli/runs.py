@@ -61,7 +61,9 @@ def _train_config(args: argparse.Namespace):  # a TrainConfig
     config = TrainConfig.suggest(args.data, **_asked(args))
     size = f"long side {config.size} px" if config.size else "images as they are"
     turns = "" if config.quarter_turns else ", no quarter turns"
-    print(f"{size}, levels from stride {config.model.strides[0]}, {config.epochs} epochs{turns}")
+    levels = f"levels from stride {config.model.strides[0]}"
+    duplicates = f"duplicates above IoU {config.model.nms_threshold:g}"
+    print(f"{size}, {levels}, {config.epochs} epochs{turns}, {duplicates}")
     return config
 
 

@@ -74,9 +74,10 @@ class Detector:
         least = own.score_threshold if score is None else min(score, own.score_threshold)
         changes = {"score_threshold": least, "nms_threshold": nms, "agnostic_nms": agnostic}
         model = with_thresholds(self.model, max_detections=max_detections, **changes)
-        options |= {"precision": precision, "agnostic": model.config.agnostic_nms}
-        options |= {} if nms is None else {"nms_threshold": nms}
-        detections = predict_each(model, images, self.classes, size, **options)
+        merging = {"nms_threshold": model.config.nms_threshold, "agnostic": model.config.agnostic_nms}
+        detections = predict_each(
+            model, images, self.classes, size, precision=precision, **merging, **options
+        )
         if score is not None:
             detections = (one.above(score) for one in detections)
         if lazy:
