@@ -2736,6 +2736,8 @@ d = { 'settings': {'doc_baseurl': '/atss_nb', 'doc_host': '', 'git_url': '', 'li
                                                                                  'atss_nb/training/settings.py'),
                                            'atss_nb.training.settings._upright': ( 'workshop/training/settings.html#_upright',
                                                                                    'atss_nb/training/settings.py'),
+                                           'atss_nb.training.settings.labels_kept': ( 'workshop/training/settings.html#labels_kept',
+                                                                                      'atss_nb/training/settings.py'),
                                            'atss_nb.training.settings.open_split': ( 'workshop/training/settings.html#open_split',
                                                                                      'atss_nb/training/settings.py'),
                                            'atss_nb.training.settings.suit': ( 'workshop/training/settings.html#suit',

@@ -20,7 +20,7 @@ from atss_nb.model.config import ModelConfig
 from atss_nb.scenes.scenes import write_scenes
 from atss_nb.training.checkpoints import load_checkpoint
 from atss_nb.training.loop import load_model
-from atss_nb.training.settings import TrainConfig, open_split
+from atss_nb.training.settings import TrainConfig, labels_kept, open_split
 from atss_nb.training.trainer import validate
 from atss_nb.training.weights import save_weights
 from common import ROOT, arguments, processor, write
@@ -48,7 +48,7 @@ def scenes_config(args: argparse.Namespace) -> TrainConfig:
 
 
 def hit_uav_config(args: argparse.Namespace) -> TrainConfig:
-    return TrainConfig(args.data, ModelConfig.small(), epochs=16, quarter_turns=False, **COMMON)
+    return TrainConfig.suggest(args.data, epochs=16, **COMMON)
 
 
 CONFIGS = {"scenes": scenes_config, "hit-uav": hit_uav_config}
@@ -83,7 +83,7 @@ def write_results(path: Path, known: dict, val: DetectionDataset, data: str) -> 
     "What the weights reach on the validation split, and what they find in the test split, which has no labels."
     model, config, classes = load_model(path)
     default = model.config.nms_threshold
-    found = {threshold: suppressed(model, val, threshold) for threshold in (default, 0.3, 0.5)}
+    found = {threshold: suppressed(model, val, threshold) for threshold in (0.1, default, 0.3, 0.5)}
     # scores under 0.1 are worth 0.003 of AP, and files thrice as long
     model.config = replace(model.config, nms_threshold=default, score_threshold=0.1)
     test = open_dataset(data, "test", labels="optional")
@@ -91,6 +91,7 @@ def write_results(path: Path, known: dict, val: DetectionDataset, data: str) -> 
     write_task1(RESULTS / "hit_uav_test", predictions)
     scores = {"val_AP50": {name: found[default][name] for name in classes}}
     scores |= {"val_AP50_of_three_by_nms": {t: by_class["of three"] for t, by_class in found.items()}}
+    scores |= {"train_labels_kept_by_nms": labels_kept(open_dataset(data, "train"))}
     write(
         RESULTS / "hit_uav.json", known | scores | {"nms_threshold": default, "test_images": len(predictions)}
     )
