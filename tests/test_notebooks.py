@@ -242,6 +242,14 @@ def test_stored_outputs_come_from_the_code_of_today(turn, monkeypatch):
         )
 
 
+@each(NOTEBOOKS)
+def test_outputs_hold_no_path_of_a_machine_and_no_bar_of_progress(path):
+    passing = re.compile(r"/tmp/|/home/\w|it/s\]|step/s\]|px/s\]")
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    assert "widgets" not in notebook["metadata"]
+    assert [cell["source"] for cell in cells(path, "code") if passing.search(shown_text(cell))] == []
+
+
 # Links
 
 
