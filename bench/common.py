@@ -15,6 +15,8 @@ from time import perf_counter
 import numpy as np
 import torch
 
+from atss_nb.core.files import replacing
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench/results"
 
@@ -46,9 +48,16 @@ def machine(**more) -> dict:
     return {"cpu": processor(), "cores": os.cpu_count(), **more}
 
 
+def commit() -> str:
+    "Of the working copy; empty outside of one."
+    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+
 def write(path: Path, report: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def seconds(

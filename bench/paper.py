@@ -15,7 +15,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -52,7 +51,7 @@ from atss_nb.training.checkpoints import read_log
 from atss_nb.training.loop import load_model, train
 from atss_nb.training.settings import TrainConfig, open_split
 from atss_nb.training.weights import read_weights
-from common import ROOT, arguments, command_line, processor
+from common import ROOT, arguments, command_line, commit, processor
 from paper_tables import append_run, read_runs, write_tables
 from runs import some_images
 
@@ -347,12 +346,6 @@ def run_all(jobs: list[Job], path: Path, workers: int = 1) -> list[str]:  # what
             numbers = f"AP50 {row['AP50']:.1f}, mAP {row['mAP']:.1f}, {row['cpu_seconds']:.0f} s"
         print(f"{i}/{len(jobs)} {job.data}, {job.arm}, seed {job.seed}: {numbers}", flush=True)
     return failed
-
-
-def commit() -> str:
-    "Of the working copy; empty outside of one."
-    command = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 def plan(args: argparse.Namespace, home: Path, extent: Extent) -> list[Job]:

@@ -13,7 +13,6 @@ python bench/rehearsal.py DOTA --steps 10 --precision bfloat16       three times
 import argparse
 import json
 import platform
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -28,7 +27,7 @@ from atss_nb.data.folders import LabelledImage
 from atss_nb.recipes.recipes import override, run_recipe, score_recipe
 from atss_nb.recipes.table import RECIPES, Recipe
 from atss_nb.training.checkpoints import load_checkpoint, read_log
-from common import RESULTS, apart, command_line, machine, resident, write
+from common import RESULTS, apart, command_line, commit, machine, resident, write
 
 SPLITS = {"train": ("P0706", "P0005"), "val": ("P1478__1__853___962",), "test": ("P1888",)}
 OF_SHIPS = dict.fromkeys(SPLITS, ("P0706",))  # the one image with ships; train and val fill a batch
@@ -93,13 +92,6 @@ def table(rows: dict[str, dict]) -> str:
             f"{name:36} {r['batch_size']:5} {r['step_reached']:5} {losses:>22} {r['images_per_s']:8.3f} {r['peak_gb']:5.1f} GB"
         )
     return "\n".join(lines)
-
-
-def commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip()
 
 
 def main() -> None:

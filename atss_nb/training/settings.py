@@ -243,10 +243,10 @@ def suit(dataset: DetectionData, config: TrainConfig, size: int | tuple[int, int
     longest, small = _sides(dataset)
     size = _fitting_size(longest, small) if size is None else size
     long = size if isinstance(size, int) else size[1]
-    network = {"strides": _fitting_strides(longest, small, long), "nms_threshold": _fitting_nms(dataset)}
+    strides, threshold = _fitting_strides(longest, small, long), _fitting_nms(dataset)
     return {
         "size": size,
-        "model": replace(config.model, **network),
+        "model": replace(config.model, strides=strides, nms_threshold=threshold),
         "epochs": _fitting_epochs(len(dataset), config.batch_size),
         "quarter_turns": _upright(dataset) < 0.5,
     }
