@@ -138,7 +138,7 @@ def _as_trained(args: argparse.Namespace):  # a TrainConfig, the images
     return replace(config, model=replace(config.model, strides=strides)), data
 
 
-def _report_statistics(args: argparse.Namespace, folder: Path, data, reports: dict, size, started: float):
+def _report_statistics(args: argparse.Namespace, folder: Path, data, reports: dict, config, started: float):
     "Write and print what the assigners give."
     from atss_nb.plots.statistics import write_statistics
     from atss_nb.samples.statistics import comparison, comparison_by
@@ -148,10 +148,11 @@ def _report_statistics(args: argparse.Namespace, folder: Path, data, reports: di
     tables = [f"by {by}\n{comparison_by(reports, by)}" for by in ("size", "aspect")]
     print("\n\n".join([chosen.summary(), comparison(reports), *tables]))
     seconds = round(time.perf_counter() - started, 1)
-    facts = {"data": str(args.data), "size": size, "seconds": seconds}
+    facts = {"data": str(args.data), "size": config.size, "seconds": seconds}
     files = write_statistics(folder, data, reports, "this training", facts)
-    fitted = f"long side {size} px" if size else "as they are"
-    print(f"\n{len(data)} images, {fitted}, levels from stride {chosen.grid.strides[0]}")
+    fitted = f"long side {config.size} px" if config.size else "as they are"
+    levels, least = f"levels from stride {chosen.grid.strides[0]}", config.model.nms_threshold
+    print(f"\n{len(data)} images, {fitted}, {levels}, duplicates above IoU {least:g}")
     print(*(f"- {line}" for line in verdict(chosen)), sep="\n")
     print(f"wrote {', '.join(path.name for path in files)} to {args.out} in {seconds} s")
 
@@ -169,7 +170,7 @@ def _stats(args: argparse.Namespace) -> None:
         rules = {"this training": (grid, build_assigner(config.model)), **standard_rules(grid)}
         reports = compare_assigners(data, rules, config.size, engine)
         if folder:
-            _report_statistics(args, folder, data, reports, config.size, started)
+            _report_statistics(args, folder, data, reports, config, started)
 
 
 _WHICH = {
