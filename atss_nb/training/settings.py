@@ -201,8 +201,8 @@ def _fitting_strides(longest: int, small: float | None, size: int) -> tuple[int,
 
 
 def _fitting_epochs(images: int, batch_size: int, steps: int = 2000) -> int:
-    "Epochs that give at least `steps` optimiser steps, and never fewer than 24."
-    return max(24, math.ceil(steps * batch_size / max(images, 1)))
+    "Epochs that give at least `steps` optimiser steps, and never fewer than 12."
+    return max(12, math.ceil(steps * batch_size / max(images, 1)))
 
 
 def labels_kept(
