@@ -217,12 +217,12 @@ def shown_text(cell: dict) -> str:
 
 
 def alike(one: str, other: str) -> bool:
-    "The same words, and numbers that differ by what a training makes of another processor's rounding."
+    "The same words, and numbers that differ by what another processor rounds."
     words = [NUMBER.sub("#", re.sub(r" at 0x\w+", "", text)).split() for text in (one, other)]
     numbers = [
         [float(n.replace(",", "")) for n in NUMBER.findall(text) if n.strip("+-,")] for text in (one, other)
     ]
-    return words[0] == words[1] and numbers[0] == pytest.approx(numbers[1], rel=0.1, abs=1e-3)
+    return words[0] == words[1] and numbers[0] == pytest.approx(numbers[1], rel=0.02, abs=1e-3)
 
 
 @pytest.mark.parametrize("turn", range(3))

@@ -141,7 +141,7 @@ class TrainConfig:
 
     @classmethod
     def suggest(cls, data: str | Path, **changes) -> "TrainConfig":
-        """The run that `atss train` does: size, levels, epochs and turns suit the training images. Raises what `open_split` raises.
+        """The run that `atss train` does: size, levels, epochs, turns and suppression suit the training images. Raises what `open_split` raises.
 
         Args:
             data: as the attribute
