@@ -207,7 +207,6 @@ class Explorer extends Drawing {
   changed() {
     this.dirty = true;
     this.adopted = false;
-    this.canvas.dataset.busy = "yes"; // until the answer to this is drawn
     this.paint();
     if (!this.local) this.ask();
   }
@@ -477,6 +476,7 @@ class Explorer extends Drawing {
   paint() {
     if (this.queued) return;
     this.queued = true;
+    this.canvas.dataset.busy = "yes"; // until it is drawn, and what was asked is answered
     requestAnimationFrame(() => this.frame());
   }
 
