@@ -19,8 +19,9 @@ from atss_nb.inference.predict import predict
 from atss_nb.model.config import ModelConfig
 from atss_nb.scenes.scenes import write_scenes
 from atss_nb.training.checkpoints import load_checkpoint
+from atss_nb.training.defaults import labels_kept
 from atss_nb.training.loop import load_model
-from atss_nb.training.settings import TrainConfig, labels_kept, open_split
+from atss_nb.training.settings import TrainConfig, open_split
 from atss_nb.training.trainer import validate
 from atss_nb.training.weights import save_weights
 from common import ROOT, arguments, processor, write
@@ -28,7 +29,6 @@ from trainings import about, timed_training
 
 RUNS, WEIGHTS, RESULTS = ROOT / "runs/weights", ROOT / "atss_nb/weights", ROOT / "data/results"
 THREE = ("Person", "Car", "Bicycle")
-COMMON = {"ema": 0.998, "zoom": 1.5, "validations": 4, "precision": "bfloat16"}
 
 ABOUT = {
     "scenes": """Trained on procedural scenes of 256 px that this package draws itself; its licence covers the data, too.
@@ -44,11 +44,11 @@ def scenes_config(args: argparse.Namespace) -> TrainConfig:
     for split, count, seed in (("train", 800, 100), ("val", 100, 101)):
         if not (home / split).exists():
             write_scenes(home / split, count, 256, seed)
-    return TrainConfig(str(home), ModelConfig.small(), epochs=40, **COMMON)
+    return TrainConfig(str(home), ModelConfig.small(), epochs=40, zoom=1.5, ema=0.998, precision="bfloat16")
 
 
 def hit_uav_config(args: argparse.Namespace) -> TrainConfig:
-    return TrainConfig.suggest(args.data, epochs=16, **COMMON)
+    return TrainConfig.suggest(args.data, precision="bfloat16")
 
 
 CONFIGS = {"scenes": scenes_config, "hit-uav": hit_uav_config}

@@ -7,6 +7,7 @@ __all__ = ['FORMAT_NAMES', 'DATA_COMMANDS']
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from ..core.outputs import claim_folder
@@ -122,15 +123,14 @@ _CONVERT = {
 
 def _as_trained(args: argparse.Namespace):  # a TrainConfig, the images
     "What a training on these data would use: size, levels, anchors and assigner."
-    from dataclasses import replace
-
     from atss_nb.data.datasets import DotaDataset
-    from atss_nb.training.settings import TrainConfig, open_split, suit
+    from atss_nb.training.defaults import suit
+    from atss_nb.training.settings import TrainConfig, open_split
 
     asked = {"labels": args.labels} | ({} if args.size is None else {"size": args.size})
     if (args.data / "labelTxt").is_dir():  # a split by itself
         data, config = DotaDataset(args.data, labels=args.labels), TrainConfig(str(args.data))
-        config = replace(config, **suit(data, config, args.size))
+        config = replace(config, **suit(data, config.model, config.batch_size, args.size))
     else:
         config = TrainConfig.suggest(args.data, format=args.format or "", **asked)
         data = open_split(config, args.split)

@@ -60,10 +60,11 @@ def _train_config(args: argparse.Namespace):  # a TrainConfig
         return replace(config, **{"data": args.data or config.data} | _asked(args))
     config = TrainConfig.suggest(args.data, **_asked(args))
     size = f"long side {config.size} px" if config.size else "images as they are"
-    turns = "" if config.quarter_turns else ", no quarter turns"
-    levels = f"levels from stride {config.model.strides[0]}"
-    duplicates = f"duplicates above IoU {config.model.nms_threshold:g}"
-    print(f"{size}, {levels}, {config.epochs} epochs{turns}, {duplicates}")
+    said = [size, f"levels from stride {config.model.strides[0]}", f"{config.epochs} epochs"]
+    said += [] if config.quarter_turns else ["no quarter turns"]
+    said += [f"zoom {config.zoom:g}"] if config.zoom > 1 else []
+    said += ["averaged weights"] if config.ema else []
+    print(*said, f"duplicates above IoU {config.model.nms_threshold:g}", sep=", ")
     return config
 
 
@@ -257,9 +258,12 @@ _HOW: dict[str, dict[str, Any]] = {
     },
     "--ema": {
         "type": float,
-        "help": "use averaged weights, with this decay, such as 0.998 (0: the last ones)",
+        "help": "use averaged weights, with this decay (0.998 for 2,000 steps and more, else 0: the last ones)",
     },
-    "--zoom": {"type": float, "help": "resize half of the training images by up to this factor, in or out"},
+    "--zoom": {
+        "type": float,
+        "help": "resize half of the training images by up to this factor, in or out (1.5 for 2,000 steps and more, else 1: none)",
+    },
     "--patience": {"type": int, "help": "stop after so many validations without a better score (0: never)"},
 }
 
