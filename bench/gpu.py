@@ -63,7 +63,7 @@ def step(device: str, precision: str) -> dict:
 
 
 def training(args: argparse.Namespace) -> dict:
-    "The command at its defaults: the best validation."
+    "The command, for so many epochs: the best validation."
     with tempfile.TemporaryDirectory() as folder:
         words = [
             "train",
