@@ -86,7 +86,7 @@ def suit(
     size: int | tuple[int, int] | None = None,
     epochs: int | None = None,
 ) -> dict:
-    """What suits a data set.
+    """The settings that suit training images.
 
     Args:
         dataset: training images as they are
