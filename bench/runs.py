@@ -1,9 +1,10 @@
-"""Real trainings: which rule of choosing positives learns most, and what fine-tuning is worth.
+"""Real trainings: which rule of choosing positives learns most, what fine-tuning is worth, and zoom with averaging.
 
 python bench/runs.py scenes                                       rules, one or nine anchors, from a box or a point
 python bench/runs.py tuning --data ../shared/data/boxes_obb       from scratch and from the shipped weights, few images and all
+python bench/runs.py defaults [--data ../shared/data/boxes_obb]   `atss train` by itself, and with neither zoom nor averaging
 
-Both write data/results/, and while they run, runs/. A run that was stopped goes on when it is started again.
+All write data/results/, and while they run, runs/. A run that was stopped goes on when it is started again.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from atss_nb.data.dota import DOTA_V10_CLASSES
 from atss_nb.data.transforms import fit_scale, resize
 from atss_nb.model.config import ModelConfig
 from atss_nb.scenes.scenes import write_scenes
-from atss_nb.training.loop import load_model
+from atss_nb.training.loop import load_model, train
 from atss_nb.training.settings import TrainConfig, open_split
 from atss_nb.training.trainer import validate
 from common import ROOT, arguments, command_line, processor, write
@@ -40,11 +41,17 @@ RULES = {
 }
 
 
+def draw(home: Path, **splits: tuple[int, int]) -> Path:  # name -> how many scenes, seed
+    "Scenes of 256 px, once."
+    for split, (count, seed) in splits.items():
+        if not (home / split).exists():
+            write_scenes(home / split, n=count, size=256, seed=seed)
+    return home
+
+
 def scenes(args: argparse.Namespace) -> None:
     home = ROOT / "runs" / "scenes"
-    for split, count, seed in (("train", 200, 0), ("test", 100, 1)):
-        if not (home / "data" / split).exists():
-            write_scenes(home / "data" / split, n=count, size=256, seed=seed)
+    draw(home / "data", train=(200, 0), test=(100, 1))
     small = ModelConfig.small(strides=(8, 16, 32, 64))
     config = TrainConfig(
         str(home / "data"), small, classes=DOTA_V10_CLASSES, epochs=args.epochs, validations=0
@@ -126,16 +133,37 @@ def tuning(args: argparse.Namespace) -> None:
         write(args.out or RESULTS / "tuning.json", about(args.device, shown) | {"size": size, "runs": rows})
 
 
+PATIENCE = {"as suggested": {}, "neither": {"zoom": 1.0, "ema": 0.0}}
+
+
+def defaults(args: argparse.Namespace) -> None:
+    home, path = ROOT / "runs" / "defaults", args.out or RESULTS / "defaults.json"
+    data = args.data or draw(home / "scenes", train=(300, 40), val=(40, 41), test=(60, 42))
+    rows = json.loads(path.read_text())["runs"] if path.exists() else []
+    known = {(row["data"], row["run"], row["seed"]) for row in rows}
+    for seed, (run, changes) in product(args.seeds, PATIENCE.items()):
+        row = {"data": Path(data).name, "run": run, "seed": seed}
+        if tuple(row.values()) not in known:
+            config = TrainConfig.suggest(data, seed=seed, **changes)
+            out = home / "_".join(map(str, row.values())).replace(" ", "_")
+            train(config, out, args.device, resume=True)
+            score = validate(load_model(out)[0].to(args.device), open_split(config, "test"))
+            rows.append(row | {"AP50": score.AP50, "AP75": score.AP75, "mAP": score.mAP})
+            print(f"{row}: AP50 {score.AP50:.3f}, mAP {score.mAP:.3f}", flush=True)
+            shown = replace(config, data=f"runs/defaults/{row['data']}")
+            write(path, about(args.device, shown) | {"runs": rows})
+
+
 def main() -> None:
     parser = command_line(__doc__)
-    parser.add_argument("run", choices=["scenes", "tuning"])
-    parser.add_argument("--data", help="of tuning: folder with train and test")
+    parser.add_argument("run", choices=["scenes", "tuning", "defaults"])
+    parser.add_argument("--data", help="of tuning and defaults: folder with train and test")
     parser.add_argument("--size", type=int, default=128, help="of tuning: long side of the images [px]")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--device", default="cpu")
     args = arguments(parser, threads=int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
-    {"scenes": scenes, "tuning": tuning}[args.run](args)
+    {"scenes": scenes, "tuning": tuning, "defaults": defaults}[args.run](args)
 
 
 if __name__ == "__main__":
