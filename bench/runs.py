@@ -147,7 +147,8 @@ def defaults(args: argparse.Namespace) -> None:
             config = TrainConfig.suggest(data, seed=seed, **changes)
             out = home / "_".join(map(str, row.values())).replace(" ", "_")
             train(config, out, args.device, resume=True)
-            score = validate(load_model(out)[0].to(args.device), open_split(config, "test"))
+            model, config, _ = load_model(out)  # now with its classes
+            score = validate(model.to(args.device), open_split(config, "test"))
             rows.append(row | {"AP50": score.AP50, "AP75": score.AP75, "mAP": score.mAP})
             print(f"{row}: AP50 {score.AP50:.3f}, mAP {score.mAP:.3f}", flush=True)
             shown = replace(config, data=f"runs/defaults/{row['data']}")
