@@ -133,7 +133,7 @@ def _as_trained(args: argparse.Namespace):  # a TrainConfig, the images
         config = replace(config, **suit(data, config.model, config.batch_size, args.size))
     else:
         config = TrainConfig.suggest(args.data, format=args.format or "", **asked)
-        data = open_split(config, args.split)
+        data = open_split(replace(config, train_split=args.split), args.split)  # as if it were learnt
     strides = tuple(args.strides or config.model.strides)
     return replace(config, model=replace(config.model, strides=strides)), data
 

@@ -206,5 +206,8 @@ def open_split(config: TrainConfig, name: str, augment: bool = False) -> Detecti
     if name == config.train_split:  # what is scored is scored whole
         names = ("keep_empty", "max_difficulty", "min_side")
         options |= {name: getattr(config, name) for name in names} | {"crowds": False}
-    options |= {"format": config.format or None, "classes": config.classes or None, "labels": config.labels}
+    classes = config.classes
+    if not classes and name != config.train_split:  # every split numbers its labels as the learnt one
+        classes = open_split(config, config.train_split).classes
+    options |= {"format": config.format or None, "classes": classes or None, "labels": config.labels}
     return open_dataset(config.data, name, **options)
