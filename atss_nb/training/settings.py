@@ -6,6 +6,7 @@ __all__ = ['TrainConfig', 'transforms_of', 'open_split']
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,6 +29,7 @@ from atss_nb.core.records import (
     record,
 )
 from ..data.datasets import DetectionDataset, open_dataset
+from ..data.folders import NoSuchSplit
 from ..data.formats import FORMATS
 from atss_nb.data.transforms import (
     Compose,
@@ -208,6 +210,7 @@ def open_split(config: TrainConfig, name: str, augment: bool = False) -> Detecti
         options |= {name: getattr(config, name) for name in names} | {"crowds": False}
     classes = config.classes
     if not classes and name != config.train_split:  # every split numbers its labels as the learnt one
-        classes = open_split(config, config.train_split).classes
+        with suppress(NoSuchSplit):  # nothing to learn from: the names found
+            classes = open_split(config, config.train_split).classes
     options |= {"format": config.format or None, "classes": classes or None, "labels": config.labels}
     return open_dataset(config.data, name, **options)
