@@ -22,12 +22,11 @@ from atss_nb.data.datasets import read_image
 from atss_nb.data.dota import DOTA_V10_CLASSES
 from atss_nb.data.transforms import fit_scale, resize
 from atss_nb.model.config import ModelConfig
-from atss_nb.scenes.scenes import write_scenes
 from atss_nb.training.loop import load_model, train
 from atss_nb.training.settings import TrainConfig, open_split
 from atss_nb.training.trainer import validate
 from common import ROOT, arguments, command_line, processor, write
-from trainings import about, timed_training
+from trainings import about, draw, timed_training
 
 RESULTS = ROOT / "data" / "results"
 NINE = {"scales_per_octave": 3, "ratios": (0.5, 1.0, 2.0)}
@@ -39,14 +38,6 @@ RULES = {
     "ATSS, a point": {"regression": "point"},
     "centre sampling, a point": {"assigner": "center", "regression": "point"},
 }
-
-
-def draw(home: Path, **splits: tuple[int, int]) -> Path:  # name -> how many scenes, seed
-    "Scenes of 256 px, once."
-    for split, (count, seed) in splits.items():
-        if not (home / split).exists():
-            write_scenes(home / split, n=count, size=256, seed=seed)
-    return home
 
 
 def scenes(args: argparse.Namespace) -> None:
@@ -133,7 +124,7 @@ def tuning(args: argparse.Namespace) -> None:
         write(args.out or RESULTS / "tuning.json", about(args.device, shown) | {"size": size, "runs": rows})
 
 
-PATIENCE = {"as suggested": {}, "neither": {"zoom": 1.0, "ema": 0.0}}
+WAYS = {"as suggested": {}, "neither": {"zoom": 1.0, "ema": 0.0}}
 
 
 def defaults(args: argparse.Namespace) -> None:
@@ -141,7 +132,7 @@ def defaults(args: argparse.Namespace) -> None:
     data = args.data or draw(home / "scenes", train=(300, 40), val=(40, 41), test=(60, 42))
     rows = json.loads(path.read_text())["runs"] if path.exists() else []
     known = {(row["data"], row["run"], row["seed"]) for row in rows}
-    for seed, (run, changes) in product(args.seeds, PATIENCE.items()):
+    for seed, (run, changes) in product(args.seeds, WAYS.items()):
         row = {"data": Path(data).name, "run": run, "seed": seed}
         if tuple(row.values()) not in known:
             config = TrainConfig.suggest(data, seed=seed, **changes)

@@ -1,4 +1,4 @@
-"What benchmarks that train share: a training whose stops do not count, and what somebody needs to run it again."
+"What benchmarks that train share: drawn scenes, a training whose stops do not count, and what somebody needs to run it again."
 
 import json
 import sys
@@ -7,10 +7,19 @@ from pathlib import Path
 
 import torch
 
+from atss_nb.scenes.scenes import write_scenes
 from atss_nb.training.checkpoints import read_log
 from atss_nb.training.loop import train
 from atss_nb.training.settings import TrainConfig
 from common import processor, seconds
+
+
+def draw(home: Path, **splits: tuple[int, int]) -> Path:  # name -> how many scenes, seed
+    "Scenes of 256 px, once."
+    for split, (count, seed) in splits.items():
+        if not (home / split).exists():
+            write_scenes(home / split, n=count, size=256, seed=seed)
+    return home
 
 
 def about(device: str, config: TrainConfig) -> dict:

@@ -17,7 +17,6 @@ from atss_nb.data.datasets import DetectionDataset, open_dataset
 from atss_nb.evaluation.task1 import write_task1
 from atss_nb.inference.predict import predict
 from atss_nb.model.config import ModelConfig
-from atss_nb.scenes.scenes import write_scenes
 from atss_nb.training.checkpoints import load_checkpoint
 from atss_nb.training.defaults import labels_kept
 from atss_nb.training.loop import load_model
@@ -25,7 +24,7 @@ from atss_nb.training.settings import TrainConfig, open_split
 from atss_nb.training.trainer import validate
 from atss_nb.training.weights import save_weights
 from common import ROOT, arguments, processor, write
-from trainings import about, timed_training
+from trainings import about, draw, timed_training
 
 RUNS, WEIGHTS, RESULTS = ROOT / "runs/weights", ROOT / "atss_nb/weights", ROOT / "data/results"
 THREE = ("Person", "Car", "Bicycle")
@@ -40,10 +39,7 @@ It must not be used to watch people: it is for lessons, and as a beginning for f
 
 
 def scenes_config(args: argparse.Namespace) -> TrainConfig:
-    home = RUNS / "scenes-data"
-    for split, count, seed in (("train", 800, 100), ("val", 100, 101)):
-        if not (home / split).exists():
-            write_scenes(home / split, count, 256, seed)
+    home = draw(RUNS / "scenes-data", train=(800, 100), val=(100, 101))
     return TrainConfig(str(home), ModelConfig.small(), epochs=40, zoom=1.5, ema=0.998, precision="bfloat16")
 
 

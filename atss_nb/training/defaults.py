@@ -41,7 +41,7 @@ def _fitting_epochs(images: int, batch_size: int) -> int:
     return max(16, math.ceil(_LONG * batch_size / max(images, 1)))
 
 
-def _patience(images: int, batch_size: int, epochs: int) -> dict:  # zoom and ema of a TrainConfig
+def _zoom_and_ema(images: int, batch_size: int, epochs: int) -> dict:  # zoom and ema of a TrainConfig
     "What only a long run has the time for."
     long = epochs * images >= _LONG * batch_size
     return {"zoom": 1.5, "ema": 0.998} if long else {"zoom": 1.0, "ema": 0.0}
@@ -106,5 +106,5 @@ def suit(
         "model": replace(model, strides=strides, nms_threshold=_fitting_nms(dataset)),
         "epochs": epochs,
         "quarter_turns": _upright(dataset) < 0.5,
-        **_patience(len(dataset), batch_size, epochs),
+        **_zoom_and_ema(len(dataset), batch_size, epochs),
     }
